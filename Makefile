@@ -1,0 +1,47 @@
+# The same steps without make are in the README ("Without make").
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+# Jupyter refuses to run as root, as in a container, unless told so.
+ROOT_OK := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
+
+.PHONY: learn test build run audit doctor lock clean
+
+learn: $(VENV)/.installed
+	$(BIN)/python -m utils fetch
+	$(BIN)/jupyter lab $(ROOT_OK) $(ARGS) chapters/00_start_here.ipynb
+
+$(VENV)/.installed: requirements.lock
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on -r requirements.lock
+	touch $@
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest $(ARGS)
+
+build: $(VENV)/.installed
+	$(BIN)/python -m utils build $(ARGS)
+
+run: $(VENV)/.installed
+	$(BIN)/python -m utils run $(ARGS)
+
+audit: $(VENV)/.installed
+	$(BIN)/python -m utils audit $(ARGS)
+
+doctor:
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m utils doctor; else $(PYTHON) -m utils doctor; fi
+
+# Resolve the bounds of pyproject.toml anew and write down what came out.
+lock:
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --quiet torch==2.13.0
+	.venv-lock/bin/python -c "import subprocess, sys, tomllib; wanted = tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']; \
+		subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', *wanted], check=True)"
+	.venv-lock/bin/python -m pip freeze --exclude setuptools | sed 's/+cpu$$//' > requirements.lock
+	rm -rf .venv-lock
+
+clean:
+	rm -rf $(VENV) .pytest_cache

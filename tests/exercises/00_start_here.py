@@ -1,0 +1,1160 @@
+"""The exercises of chapter 00: cases, named mistakes, other right answers and hints."""
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.exercises import Case, Exercise
+from utils.models import tiny_model
+
+
+@functools.cache
+def _model():
+    """One tiny model for all cases: building it takes longer than a check may."""
+    return tiny_model(seed=0)
+
+
+def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
+
+
+def _right(lengths: list[int], pos: int) -> Tensor:
+    """A mask with the padding on the right: row i has lengths[i] real tokens."""
+    return torch.arange(pos) < torch.tensor(lengths)[:, None]
+
+
+def _left(lengths: list[int], pos: int) -> Tensor:
+    """A mask with the padding on the left."""
+    return _right(lengths, pos).flip(1)
+
+
+# --- cache_resid_post --------------------------------------------------------------------------------------
+
+
+def _cache_cases(rng: torch.Generator) -> Iterator[Case]:
+    def tokens(batch: int, pos: int) -> Tensor:
+        drawn = torch.randint(3, _model().cfg.d_vocab, (batch, pos), generator=rng)
+        drawn[:, 0] = _model().tokenizer.bos_token_id
+        return drawn
+
+    yield Case("2 texts of 5 tokens, the first block", _model(), tokens(2, 5), 0)
+    yield Case("3 texts of 7 tokens, a block in the middle", _model(), tokens(3, 7), 1)
+    yield Case("1 text of 4 tokens, the last block", _model(), tokens(1, 4), 2)
+
+
+cache_resid_post = Exercise(
+    "cache_resid_post",
+    difficulty=1,
+    importance=5,
+    minutes=8,
+    learn="How to read any activation of a model by name, without changing what the model does.",
+    cases=_cache_cases,
+    hints=(
+        "The model runs forward as always; you only ask it to keep one activation. Which hook name stands for what "
+        "*leaves* block `layer`? The list printed above has it.",
+        "Run `model.run_with_cache(tokens)` on one short text and print `{name: t.shape for name, t in cache.items()}`. "
+        "Of the tensors of shape [batch, pos, d_model] in your block, which one does the next block receive?",
+        'With `name = f"blocks.{layer}..."`, call `model.run_with_cache(tokens, names_filter=name)` under '
+        "`torch.no_grad()`; the cache it returns is indexed by that name.",
+    ),
+    verified="three batches of a small Llama, first, middle and last block: every position, before any later norm, no hooks left.",
+    next="compare the result for one layer with the next block's input: they are the same tensor under two names.",
+)
+
+
+def _cached(model, tokens: Tensor, name: str) -> Tensor:
+    with torch.no_grad():
+        _, cache = model.run_with_cache(tokens, names_filter=name)
+    return cache[name]
+
+
+@cache_resid_post.mistake(
+    "before-the-block",
+    "You returned what enters block `layer`; what this block itself adds is missing. The picture has two names in "
+    "each block, one at its door and one at its exit: which one did you ask for?",
+)
+def _(model, tokens, layer):
+    return _cached(model, tokens, f"blocks.{layer}.hook_resid_pre")
+
+
+@cache_resid_post.mistake(
+    "middle-of-the-block",
+    "You returned the stream between the attention and the MLP. The attention has been added, the MLP has not: the "
+    "exit of the block is one addition later.",
+)
+def _(model, tokens, layer):
+    return _cached(model, tokens, f"blocks.{layer}.hook_resid_mid")
+
+
+@cache_resid_post.mistake(
+    "counted-from-one",
+    "You counted blocks from 1: asked for block 1 you returned block 0. The specification counts from 0, as the "
+    "hook names do.",
+)
+def _(model, tokens, layer):
+    return _cached(model, tokens, f"blocks.{layer - 1}.hook_out")
+
+
+@cache_resid_post.mistake(
+    "attention-output",
+    "You returned what the attention of this block writes, not the stream it writes into. The residual stream is "
+    "the running sum.",
+)
+def _(model, tokens, layer):
+    return _cached(model, tokens, f"blocks.{layer}.attn.hook_out")
+
+
+@cache_resid_post.mistake(
+    "mlp-output",
+    "You returned what the MLP of this block writes, not the stream it writes into. The residual stream is the "
+    "running sum.",
+)
+def _(model, tokens, layer):
+    return _cached(model, tokens, f"blocks.{layer}.mlp.hook_out")
+
+
+@cache_resid_post.mistake(
+    "final-norm",
+    "You returned the output of the final norm: the same for every `layer`, and rescaled token by token. The "
+    "residual stream of one block is read before that norm.",
+)
+def _(model, tokens, layer):
+    return _cached(model, tokens, "ln_final.hook_out")
+
+
+@cache_resid_post.mistake(
+    "last-token-only",
+    "You returned one vector per text. All positions were asked for; picking one is the next exercise's job.",
+)
+def _(model, tokens, layer):
+    return _cached(model, tokens, f"blocks.{layer}.hook_out")[:, -1]
+
+
+@cache_resid_post.mistake(
+    "batch-lost",
+    "You returned the first text only, without its batch dimension. Look for a `[0]`, a `squeeze` or a "
+    "`remove_batch_dim`: the result is [batch, pos, d_model] also for one text.",
+)
+def _(model, tokens, layer):
+    return _cached(model, tokens, f"blocks.{layer}.hook_out")[0]
+
+
+@cache_resid_post.mistake(
+    "first-token-dropped",
+    "Position 0 is missing. The start token is odd, and this chapter will mask it later, but here every position "
+    "was asked for.",
+)
+def _(model, tokens, layer):
+    return _cached(model, tokens, f"blocks.{layer}.hook_out")[:, 1:]
+
+
+@cache_resid_post.variant
+def _(model, tokens, layer):
+    """A hook that keeps what it sees."""
+    kept = []
+
+    def keep(activation, hook):
+        kept.append(activation.detach().clone())
+
+    model.run_with_hooks(tokens, fwd_hooks=[(f"blocks.{layer}.hook_resid_post", keep)])
+    return kept[0]
+
+
+@cache_resid_post.variant
+def _(model, tokens, layer):
+    """Everything cached, gradients on, one entry taken."""
+    _, cache = model.run_with_cache(tokens)
+    return cache["resid_post", layer]
+
+
+@cache_resid_post.variant
+def _(model, tokens, layer):
+    """The two writers of the block added to its input."""
+    block = f"blocks.{layer}"
+    names = [f"{block}.hook_in", f"{block}.attn.hook_out", f"{block}.mlp.hook_out"]
+    with torch.no_grad():
+        _, cache = model.run_with_cache(tokens, names_filter=names)
+    return sum(cache[name] for name in names)
+
+
+@cache_resid_post.variant
+def _(model, tokens, layer):
+    """One text at a time."""
+    return torch.cat([_cached(model, row[None], f"blocks.{layer}.hook_out") for row in tokens])
+
+
+# --- gather_last_token -------------------------------------------------------------------------------------
+
+
+def _gather_cases(rng: torch.Generator) -> Iterator[Case]:
+    yield Case("4 texts, padding on the right", _normal(rng, 4, 6, 5), _right([3, 5, 1, 4], 6))
+    yield Case("3 texts, padding on the left, float32", _normal(rng, 3, 7, 4, dtype=torch.float32), _left([2, 6, 5], 7))
+    yield Case(
+        "3 texts: padding on the right, none, padding on the left",
+        _normal(rng, 3, 5, 8),
+        torch.cat([_right([2, 5], 5), _left([3], 5)]),
+    )
+    yield Case("1 text of 1 token", _normal(rng, 1, 1, 6), torch.ones(1, 1, dtype=torch.bool))
+    yield Case("no texts", _normal(rng, 0, 4, 3), torch.ones(0, 4, dtype=torch.bool))
+
+
+gather_last_token = Exercise(
+    "gather_last_token",
+    difficulty=2,
+    importance=5,
+    minutes=10,
+    learn="How to read the same place of texts that have different lengths, whatever side the padding is on.",
+    cases=_gather_cases,
+    hints=(
+        "Two questions, one after the other: in which column does each row's last True stand? And how do you take one "
+        "column per row, a different one for each?",
+        "For `mask = [[True, True, False], [False, True, True]]`, write down the number of each True's column. Which "
+        "summary over a row gives 1 for the first and 2 for the second? Is `mask.sum(1)` that summary for both?",
+        "`torch.where(mask, torch.arange(pos), -1)` has the column's number at every real token. Its maximum over "
+        "dim 1 is the place; `acts[torch.arange(batch), place]` takes one column per row.",
+    ),
+    verified="right-padded, left-padded and full rows, mixed in a batch, one token, no text.",
+    next="ask what `acts[:, -1]` would have cost: the next cell measures it on the real model.",
+)
+
+
+def _rows(acts: Tensor) -> Tensor:
+    return torch.arange(acts.shape[0])
+
+
+@gather_last_token.mistake(
+    "last-column",
+    "You took the last column for every row. In a text that is padded on the right that column is padding: the "
+    "mask says where each text ends.",
+)
+def _(acts, mask):
+    return acts[:, -1]
+
+
+@gather_last_token.mistake(
+    "one-past-the-end",
+    "You used the number of real tokens as an index. Counting starts at 0: index `n` is one past the last of `n` "
+    "tokens, which is padding, or nothing at all in a full row.",
+)
+def _(acts, mask):
+    return acts[_rows(acts), mask.sum(1)]
+
+
+@gather_last_token.mistake(
+    "left-padding-ignored",
+    "Right for padding on the right, wrong for padding on the left: there the number of real tokens does not tell "
+    "where the text ends. Which column has the row's last True?",
+)
+def _(acts, mask):
+    return acts[_rows(acts), mask.sum(1) - 1]
+
+
+@gather_last_token.mistake(
+    "first-padding",
+    "You found the first False of each row, which is padding (or column 0 when the row has none). The last real token "
+    "stands elsewhere.",
+)
+def _(acts, mask):
+    return acts[_rows(acts), mask.int().argmin(1)]
+
+
+@gather_last_token.mistake(
+    "rows-mixed",
+    "Your result has one dimension too many: `acts[:, index]` takes *every* row's column from *every* row. Each row "
+    "should give its own column only.",
+)
+def _(acts, mask):
+    pos = mask.shape[1]
+    return acts[:, torch.where(mask, torch.arange(pos), -1).amax(1)]
+
+
+@gather_last_token.mistake(
+    "first-token",
+    "You returned the first real token of each text. The first True of a row is where it starts, not where it ends.",
+)
+def _(acts, mask):
+    return acts[_rows(acts), mask.int().argmax(1)]
+
+
+@gather_last_token.mistake(
+    "mean-of-the-text",
+    "You returned the mean over the real tokens. That is a fair way to summarise a text, but here one token was asked "
+    "for.",
+)
+def _(acts, mask):
+    return (acts * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+
+@gather_last_token.mistake(
+    "position-kept",
+    "The numbers are right, the shape is not: a position dimension of size 1 is still there. The result is "
+    "[batch, d_model].",
+)
+def _(acts, mask):
+    place = torch.where(mask, torch.arange(mask.shape[1]), -1).amax(1)
+    return acts[_rows(acts), place][:, None]
+
+
+@gather_last_token.variant
+def _(acts, mask):
+    """A loop over rows."""
+    out = acts.new_empty(acts.shape[0], acts.shape[2])
+    for row in range(acts.shape[0]):
+        out[row] = acts[row][mask[row]][-1]
+    return out
+
+
+@gather_last_token.variant
+def _(acts, mask):
+    """torch.gather with the index spread over the features."""
+    pos = mask.shape[1]
+    place = pos - 1 - mask.flip(1).int().argmax(1)
+    return acts.gather(1, place[:, None, None].expand(-1, 1, acts.shape[2])).squeeze(1)
+
+
+@gather_last_token.variant
+def _(acts, mask):
+    """A one-hot mask and einsum."""
+    count = mask.cumsum(1)
+    is_last = mask & (count == mask.sum(1, keepdim=True))
+    return torch.einsum("bpd,bp->bd", acts, is_last.to(acts.dtype))
+
+
+@gather_last_token.variant
+def _(acts, mask):
+    """A result that is not contiguous in memory."""
+    place = (mask * torch.arange(mask.shape[1])).argmax(1)
+    return acts.permute(2, 0, 1)[:, _rows(acts), place].T
+
+
+# --- zero_ablate -------------------------------------------------------------------------------------------
+
+
+def _zero_cases(rng: torch.Generator) -> Iterator[Case]:
+    yield Case("3 texts of 8 tokens, positions 1 and 4", _normal(rng, 3, 8, 5), [1, 4])
+    yield Case(
+        "5 texts of 6 tokens, the last and the third, float32",
+        _normal(rng, 5, 6, 9, dtype=torch.float32),
+        [-1, 2],
+    )
+    yield Case("1 text, position 0", _normal(rng, 1, 4, 3), [0])
+    yield Case("2 texts, no position", _normal(rng, 2, 3, 4), [])
+
+
+zero_ablate = Exercise(
+    "zero_ablate",
+    difficulty=1,
+    importance=4,
+    minutes=5,
+    learn="How to take one piece of a model away while it runs.",
+    cases=_zero_cases,
+    hints=(
+        "Copy first, change the copy, return the copy. Which of the three dimensions do the positions count along?",
+        "Print `activation.shape` and `activation[:, positions].shape`. Which dimension changed, and how many numbers "
+        "does your assignment touch?",
+        "After `out = activation.clone()`, assign 0 to `out[:, positions]`.",
+    ),
+    verified="several rows, positions out of order and from the end, one row, no position; the input is untouched.",
+    next="it becomes a hook with one lambda: `lambda activation, hook: zero_ablate(activation, [0])`.",
+)
+
+
+@zero_ablate.mistake(
+    "texts-instead-of-positions",
+    "You set whole texts to zero: the first dimension is the batch. The positions are on the second.",
+)
+def _(activation, positions):
+    out = activation.clone()
+    out[positions] = 0
+    return out
+
+
+@zero_ablate.mistake(
+    "features-instead-of-positions",
+    "You set some features of every token to zero: the last dimension is d_model. The positions are on the second.",
+)
+def _(activation, positions):
+    out = activation.clone()
+    out[..., positions] = 0
+    return out
+
+
+@zero_ablate.mistake(
+    "kept-instead-of-removed",
+    "You kept the positions you were given and removed all the others. It is the other way round.",
+)
+def _(activation, positions):
+    out = torch.zeros_like(activation)
+    out[:, positions] = activation[:, positions]
+    return out
+
+
+@zero_ablate.mistake(
+    "first-text-only",
+    "Only the first text was changed. The positions are the same for every row of the batch.",
+)
+def _(activation, positions):
+    out = activation.clone()
+    out[0, positions] = 0
+    return out
+
+
+@zero_ablate.mistake(
+    "everything-in-between",
+    "You removed everything from the lowest to the highest position. The list names single positions, and those "
+    "between them stay.",
+)
+def _(activation, positions):
+    out = activation.clone()
+    places = [p % activation.shape[1] for p in positions]
+    if places:
+        out[:, min(places) : max(places) + 1] = 0
+    return out
+
+
+@zero_ablate.mistake(
+    "negative-positions-ignored",
+    "Positions that count from the end were ignored: -1 is the last token. Comparing 0, 1, 2, ... with the list "
+    "never meets a negative number.",
+)
+def _(activation, positions):
+    out = activation.clone()
+    for p in range(activation.shape[1]):
+        if p in positions:
+            out[:, p] = 0
+    return out
+
+
+@zero_ablate.mistake(
+    "positions-cut-out",
+    "You cut the positions out, so that the result is shorter than the input. The model needs a tensor of the same "
+    "shape: put zeros in their place.",
+)
+def _(activation, positions):
+    gone = {p % activation.shape[1] for p in positions}
+    return activation[:, [p for p in range(activation.shape[1]) if p not in gone]]
+
+
+@zero_ablate.mistake(
+    "mean-instead-of-zero",
+    "You put the mean over positions where zeros were asked for. Replacing by a mean is the next exercise, and it is "
+    "another question to the model.",
+)
+def _(activation, positions):
+    out = activation.clone()
+    out[:, positions] = activation.mean(1, keepdim=True)
+    return out
+
+
+@zero_ablate.variant
+def _(activation, positions):
+    """A mask of ones and zeros."""
+    keep = torch.ones(activation.shape[1], dtype=activation.dtype)
+    keep[positions] = 0
+    return torch.einsum("bpd,p->bpd", activation, keep)
+
+
+@zero_ablate.variant
+def _(activation, positions):
+    """A loop over positions."""
+    out = activation.clone()
+    for p in positions:
+        out[:, p, :] = 0.0
+    return out
+
+
+@zero_ablate.variant
+def _(activation, positions):
+    """index_fill, with the positions made non-negative."""
+    places = torch.tensor([p % activation.shape[1] for p in positions], dtype=torch.long)
+    return activation.index_fill(1, places, 0.0)
+
+
+@zero_ablate.variant
+def _(activation, positions):
+    """A transposed copy: same values, other memory order."""
+    out = activation.transpose(1, 2).clone(memory_format=torch.contiguous_format)
+    out[:, :, positions] = 0
+    return out.transpose(1, 2)
+
+
+# --- mean_ablate -------------------------------------------------------------------------------------------
+
+
+def _mean_cases(rng: torch.Generator) -> Iterator[Case]:
+    # An offset keeps every mean away from 0, so that a mean over the wrong things cannot pass by being small.
+    yield Case("3 texts, padding on the right", _normal(rng, 3, 6, 5) + 1, _right([2, 6, 3], 6))
+    yield Case(
+        "4 texts, padding on the left, float32",
+        _normal(rng, 4, 5, 7, dtype=torch.float32) - 2,
+        _left([4, 1, 3, 2], 5),
+    )
+    yield Case("1 text without padding", _normal(rng, 1, 4, 3) + 1, torch.ones(1, 4, dtype=torch.bool))
+
+
+mean_ablate = Exercise(
+    "mean_ablate",
+    difficulty=2,
+    importance=4,
+    minutes=8,
+    learn="How to remove what a piece says about *this* token while keeping what it says about every token.",
+    cases=_mean_cases,
+    hints=(
+        "Two steps: one mean vector from the real tokens, then a tensor that has it at the real tokens and the old "
+        "values elsewhere.",
+        "Print `activation[mask].shape`. Which dimension of it do you average to be left with d_model numbers?",
+        "With `mean = activation[mask].mean(0)`, `torch.where(condition, mean, activation)` does the rest, once the "
+        "condition has a dimension for the features.",
+    ),
+    verified="ragged batches padded on either side and a full one: one mean over real tokens, padding as it was.",
+    next="ask which of the two ablations is fairer to a piece that writes nearly the same vector everywhere.",
+)
+
+
+def _put(activation: Tensor, mask: Tensor, mean: Tensor) -> Tensor:
+    return torch.where(mask[..., None], mean, activation)
+
+
+@mean_ablate.mistake(
+    "padding-in-the-mean",
+    "Your mean runs over padding too. What stands there is no text: only the real tokens should count.",
+)
+def _(activation, mask):
+    return _put(activation, mask, activation.mean((0, 1)))
+
+
+@mean_ablate.mistake(
+    "padding-overwritten",
+    "The mean is right, but padding got it as well. Padding keeps its values.",
+)
+def _(activation, mask):
+    return activation[mask].mean(0).expand_as(activation).clone()
+
+
+@mean_ablate.mistake(
+    "mean-per-text",
+    "You used a mean for each text. A text's own mean still says what the text is about; the specification asks for "
+    "one mean over the whole batch.",
+)
+def _(activation, mask):
+    mean = (activation * mask[..., None]).sum(1, keepdim=True) / mask.sum(1)[:, None, None]
+    return _put(activation, mask, mean)
+
+
+@mean_ablate.mistake(
+    "mean-of-text-means",
+    "You averaged the texts' means, so that a token in a short text weighs more than one in a long text. Every real "
+    "token counts once.",
+)
+def _(activation, mask):
+    means = (activation * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+    return _put(activation, mask, means.mean(0))
+
+
+@mean_ablate.mistake(
+    "mean-per-position",
+    "You used a mean for each position. The specification asks for one mean over all real tokens, wherever they "
+    "stand.",
+)
+def _(activation, mask):
+    count = mask.sum(0).clamp(min=1)[:, None]
+    return _put(activation, mask, (activation * mask[..., None]).sum(0) / count)
+
+
+@mean_ablate.mistake(
+    "divided-by-all-tokens",
+    "Your sum leaves the padding out, but you divided by the number of all tokens, padding included: the mean is too "
+    "small.",
+)
+def _(activation, mask):
+    return _put(activation, mask, (activation * mask[..., None]).mean((0, 1)))
+
+
+@mean_ablate.mistake(
+    "mean-over-features",
+    "You averaged each token over its features, which leaves one number per token. The mean runs over tokens and "
+    "leaves one number per feature.",
+)
+def _(activation, mask):
+    return _put(activation, mask, activation.mean(-1, keepdim=True))
+
+
+@mean_ablate.mistake(
+    "one-number",
+    "You averaged over tokens *and* features: one number everywhere. The mean is a vector with one number per "
+    "feature.",
+)
+def _(activation, mask):
+    return _put(activation, mask, activation[mask].mean())
+
+
+@mean_ablate.mistake(
+    "zero-instead-of-mean",
+    "Real tokens are zero in your result. Zero was the previous exercise; here they all carry the mean.",
+)
+def _(activation, mask):
+    return _put(activation, mask, torch.zeros((), dtype=activation.dtype))
+
+
+@mean_ablate.variant
+def _(activation, mask):
+    """Boolean assignment into a copy."""
+    out = activation.clone()
+    out[mask] = activation[mask].mean(0)
+    return out
+
+
+@mean_ablate.variant
+def _(activation, mask):
+    """A weighted sum with einsum, then a blend."""
+    weight = mask.to(activation.dtype)
+    mean = torch.einsum("bpd,bp->d", activation, weight) / weight.sum()
+    return activation * (1 - weight)[..., None] + mean * weight[..., None]
+
+
+@mean_ablate.variant
+def _(activation, mask):
+    """Loops over texts and positions."""
+    places = [(b, p) for b in range(mask.shape[0]) for p in range(mask.shape[1]) if mask[b, p]]
+    mean = torch.stack([activation[place] for place in places]).mean(0)
+    out = activation.clone()
+    for place in places:
+        out[place] = mean
+    return out
+
+
+@mean_ablate.variant
+def _(activation, mask):
+    """A masked mean by nanmean, and a result that is not contiguous."""
+    hidden = activation.masked_fill(~mask[..., None], torch.nan)
+    out = activation.permute(2, 0, 1).clone(memory_format=torch.contiguous_format)
+    out[:, mask] = hidden.flatten(0, 1).nanmean(0)[:, None]
+    return out.permute(1, 2, 0)
+
+
+# --- residual_mask -----------------------------------------------------------------------------------------
+
+
+def _with_norms(rng: torch.Generator, norms: Tensor, d_model: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Random directions with the norms asked for, up to 2% and a common unit."""
+    directions = _normal(rng, *norms.shape, d_model)
+    jitter = 1 + 0.02 * (2 * torch.rand(norms.shape, generator=rng, dtype=torch.float64) - 1)
+    unit = 5 + 20 * torch.rand((), generator=rng, dtype=torch.float64)
+    lengths = norms * jitter * unit
+    return (directions / directions.norm(dim=-1, keepdim=True) * lengths[..., None]).to(dtype)
+
+
+def _residual_cases(rng: torch.Generator) -> Iterator[Case]:
+    # The norms are designed so that each wrong threshold keeps or drops some token that the right one does not; the
+    # number of candidates is odd, so that nobody's median is the wrong one.
+    # 11 candidates, median about 1.2, threshold 3.6: 2.5 is kept (its square is not within 3 medians of the squares);
+    # 8 is dropped (padding of norm 5 lifts the median past 8 / 3); 20 is dropped (the mean lets it in); one padding
+    # token has an ordinary norm.
+    right = torch.tensor(
+        [
+            [60.0, 1.0, 1.1, 2.5, 1.2, 90.0, 5.0, 1.1, 4.9],
+            [70.0, 1.3, 8.0, 1.15, 5.2, 4.8, 5.0, 5.1, 5.3],
+            [1.0, 1.05, 20.0, 1.25, 5.0, 4.9, 5.2, 5.1, 4.8],
+        ]
+    ).double()
+    yield Case("3 texts, padding on the right", _with_norms(rng, right, 7), _right([6, 4, 4], 9), 3.0)
+    # Short texts: the first tokens are 4 of 9, and with them the median more than doubles.
+    left = torch.tensor(
+        [
+            [9.0, 50.0, 1.0, 1.2, 1.4],
+            [9.0, 9.5, 55.0, 6.0, 6.3],
+            [8.0, 9.0, 9.2, 9.1, 52.0],
+            [9.0, 9.3, 9.1, 8.8, 1.1],
+        ]
+    ).double()
+    yield Case(
+        "4 texts, padding on the left, float32",
+        _with_norms(rng, left, 6, dtype=torch.float32),
+        _left([4, 3, 1, 1], 5),
+        3.0,
+    )
+    # The second text consists of big tokens, which its own median would excuse.
+    uneven = torch.tensor([[30.0, 1.0, 1.3, 1.1, 1.2, 1.15], [31.0, 40.0, 42.0, 1.0, 1.1, 1.0]]).double()
+    yield Case("2 texts, one of them huge throughout", _with_norms(rng, uneven, 5), _right([6, 3], 6), 3.0)
+    full = torch.tensor([[30.0, 1.0, 1.3, 1.7, 3.0, 1.1]]).double()
+    yield Case("1 text without padding, a ratio of 2", _with_norms(rng, full, 4), torch.ones(1, 6, dtype=torch.bool), 2.0)
+
+
+residual_mask = Exercise(
+    "residual_mask",
+    difficulty=3,
+    importance=4,
+    minutes=12,
+    learn="How to keep a handful of enormous tokens from deciding every average you take.",
+    cases=_residual_cases,
+    hints=(
+        "Build it from three masks: real tokens, real tokens that are not the first of their row, and tokens that are "
+        "not too long. Which of them does the median need?",
+        "Print `mask.cumsum(dim=1)` for a row padded on the left. At which column is it 1 *and* the mask True? Then "
+        "print `acts.norm(dim=-1).shape`: it should be the shape of the mask.",
+        "`candidates = mask & ~(mask & (mask.cumsum(1) == 1))`; the limit is the ratio times "
+        "`norms[candidates].median()`; the answer is the candidates whose norm is within it.",
+    ),
+    verified="ragged rows with padding on either side, huge first tokens, huge later tokens, another ratio.",
+    next="plot the norms of what was dropped: how many tokens are they, and what share of the squared norm?",
+)
+
+
+def _candidates(mask: Tensor) -> Tensor:
+    return mask & ~(mask & (mask.cumsum(1) == 1))
+
+
+@residual_mask.mistake(
+    "padding-in-the-median",
+    "Your median counts padding. Padding has norms too, and they are nobody's: only real tokens should set the limit.",
+)
+def _(acts, mask, max_norm_ratio):
+    norms = acts.norm(dim=-1)
+    is_first = mask & ~_candidates(mask)
+    return _candidates(mask) & (norms <= max_norm_ratio * norms[~is_first].median())
+
+
+@residual_mask.mistake(
+    "mean-instead-of-median",
+    "Your limit comes from the mean norm. The outliers you want to drop pull the mean up until they fit under it; "
+    "the median does not move.",
+)
+def _(acts, mask, max_norm_ratio):
+    norms = acts.norm(dim=-1)
+    return _candidates(mask) & (norms <= max_norm_ratio * norms[_candidates(mask)].mean())
+
+
+@residual_mask.mistake(
+    "squared-norms",
+    "You compared squared norms with the ratio. Three times the median squared norm is only 1.7 times the median "
+    "norm: take the root.",
+)
+def _(acts, mask, max_norm_ratio):
+    squares = acts.pow(2).sum(-1)
+    return _candidates(mask) & (squares <= max_norm_ratio * squares[_candidates(mask)].median())
+
+
+@residual_mask.mistake(
+    "first-token-kept",
+    "The first token of a row is still there whenever its norm is ordinary. It is dropped always: it has seen no "
+    "text but itself.",
+)
+def _(acts, mask, max_norm_ratio):
+    norms = acts.norm(dim=-1)
+    return mask & (norms <= max_norm_ratio * norms[_candidates(mask)].median())
+
+
+@residual_mask.mistake(
+    "first-column-dropped",
+    "You dropped column 0. With padding on the left the first real token stands elsewhere: at the first True of the "
+    "row.",
+)
+def _(acts, mask, max_norm_ratio):
+    keep = mask.clone()
+    keep[:, 0] = False
+    norms = acts.norm(dim=-1)
+    return keep & (norms <= max_norm_ratio * norms[keep].median())
+
+
+@residual_mask.mistake(
+    "first-tokens-in-the-median",
+    "The first tokens are dropped from the result but still count in the median, and in short texts they are many. "
+    "Leave them out of both.",
+)
+def _(acts, mask, max_norm_ratio):
+    norms = acts.norm(dim=-1)
+    return _candidates(mask) & (norms <= max_norm_ratio * norms[mask].median())
+
+
+@residual_mask.mistake(
+    "median-per-text",
+    "You used a median for each text. A text that is huge throughout then excuses itself; the specification asks for "
+    "one median over the batch.",
+)
+def _(acts, mask, max_norm_ratio):
+    norms = acts.norm(dim=-1)
+    keep = _candidates(mask)
+    for row in range(len(keep)):
+        keep[row] &= norms[row] <= max_norm_ratio * norms[row][keep[row]].median()
+    return keep
+
+
+@residual_mask.mistake(
+    "kept-and-dropped-swapped",
+    "Your True means *drop*. The specification says True where a token is kept.",
+)
+def _(acts, mask, max_norm_ratio):
+    norms = acts.norm(dim=-1)
+    return ~(_candidates(mask) & (norms <= max_norm_ratio * norms[_candidates(mask)].median()))
+
+
+@residual_mask.mistake(
+    "padding-kept",
+    "Padding is True in your result wherever its norm is ordinary. What is not text cannot be kept.",
+)
+def _(acts, mask, max_norm_ratio):
+    norms = acts.norm(dim=-1)
+    is_first = mask & ~_candidates(mask)
+    return ~is_first & (norms <= max_norm_ratio * norms[_candidates(mask)].median())
+
+
+@residual_mask.mistake(
+    "ratio-as-a-norm",
+    "You compared the norms with the ratio itself. The ratio has no unit: it is to be multiplied by the median norm.",
+)
+def _(acts, mask, max_norm_ratio):
+    return _candidates(mask) & (acts.norm(dim=-1) <= max_norm_ratio)
+
+
+@residual_mask.variant
+def _(acts, mask, max_norm_ratio):
+    """Loops, and the median by sorting."""
+    norms, first = {}, {}
+    for b in range(mask.shape[0]):
+        real = [p for p in range(mask.shape[1]) if mask[b, p]]
+        first[b] = real[0]
+        for p in real[1:]:
+            norms[b, p] = acts[b, p].pow(2).sum().sqrt().item()
+    ordered = sorted(norms.values())
+    limit = max_norm_ratio * ordered[(len(ordered) - 1) // 2]
+    keep = torch.zeros_like(mask)
+    for (b, p), norm in norms.items():
+        keep[b, p] = norm <= limit
+    return keep
+
+
+@residual_mask.variant
+def _(acts, mask, max_norm_ratio):
+    """The first token by argmax, the norm by einsum, the median by nanmedian."""
+    first = torch.nn.functional.one_hot(mask.int().argmax(1), mask.shape[1]).bool()
+    norms = torch.einsum("bpd,bpd->bp", acts, acts).sqrt()
+    counted = norms.masked_fill(~mask | first, torch.nan)
+    return counted / counted.nanmedian() <= max_norm_ratio
+
+
+@residual_mask.variant
+def _(acts, mask, max_norm_ratio):
+    """A shifted mask, NumPy's median, and a result that is not contiguous."""
+    before = torch.cat([torch.zeros_like(mask[:, :1]), mask[:, :-1]], dim=1)
+    keep = mask & before
+    norms = torch.linalg.vector_norm(acts, dim=-1)
+    limit = max_norm_ratio * float(np.median(norms[keep].numpy()))
+    return (keep & (norms <= limit)).T.contiguous().T
+
+
+# --- cosine_map --------------------------------------------------------------------------------------------
+
+
+def _cosine_cases(rng: torch.Generator) -> Iterator[Case]:
+    # Lengths from 0.5 to 8 and a common offset: dot products, correlations and cosines then all differ.
+    def vectors(n: int, d_model: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        scale = torch.linspace(0.5, 8, n, dtype=torch.float64)[:, None]
+        return ((_normal(rng, n, d_model) + 0.7) * scale).to(dtype)
+
+    yield Case("6 vectors of 9 dimensions", vectors(6, 9))
+    yield Case("4 vectors of 5 dimensions, float32", vectors(4, 5, torch.float32))
+    with_zero = vectors(5, 3)
+    with_zero[2] = 0
+    yield Case("5 vectors of 3 dimensions, the third is zero", with_zero)
+    yield Case("1 vector", vectors(1, 4))
+
+
+cosine_map = Exercise(
+    "cosine_map",
+    difficulty=2,
+    importance=4,
+    minutes=8,
+    learn="How to compare directions when the lengths differ a hundredfold.",
+    cases=_cosine_cases,
+    hints=(
+        "Give every row length 1; then dot products are cosines. What should happen to a row that has no length?",
+        "Print `vectors.norm(dim=-1, keepdim=True).shape`: it must be [n, 1] to divide each row by its own norm. What "
+        "do you divide a row of zeros by?",
+        "Replace zero norms by 1 with `torch.where`, divide, then multiply the unit rows by their transpose.",
+    ),
+    verified="rows of very different lengths, a zero row, a single row.",
+    next="dot products grow with the norm, cosines do not: which of the two would the first token have ruled?",
+)
+
+
+def _unit(vectors: Tensor, dim: int = -1) -> Tensor:
+    return torch.nn.functional.normalize(vectors, dim=dim)
+
+
+@cosine_map.mistake(
+    "dot-products",
+    "These are dot products: long vectors win. A cosine divides by both lengths.",
+)
+def _(vectors):
+    return vectors @ vectors.T
+
+
+@cosine_map.mistake(
+    "wrong-axis",
+    "You normalised each feature over the vectors, not each vector over its features. Does every row of what you "
+    "multiply have length 1?",
+)
+def _(vectors):
+    unit = _unit(vectors, dim=0)
+    return unit @ unit.T
+
+
+@cosine_map.mistake(
+    "one-side-only",
+    "Only one of the two vectors was normalised, so that the result is not symmetric. A cosine divides by both "
+    "lengths.",
+)
+def _(vectors):
+    return _unit(vectors) @ vectors.T
+
+
+@cosine_map.mistake(
+    "squared-norm",
+    "You divided each vector by its squared length. The square root is missing: a unit vector's length is 1.",
+)
+def _(vectors):
+    unit = vectors / vectors.pow(2).sum(-1, keepdim=True).clamp(min=1e-12)
+    return unit @ unit.T
+
+
+@cosine_map.mistake(
+    "correlation",
+    "You subtracted each vector's own mean first: that is a correlation. A cosine compares the vectors as they are.",
+)
+def _(vectors):
+    unit = _unit(vectors - vectors.mean(-1, keepdim=True))
+    return unit @ unit.T
+
+
+@cosine_map.mistake(
+    "mean-vector-removed",
+    "You subtracted the mean of all vectors first. That answers another good question, how they differ *from each "
+    "other*; here they are compared as they are.",
+)
+def _(vectors):
+    unit = _unit(vectors - vectors.mean(0))
+    return unit @ unit.T
+
+
+@cosine_map.mistake(
+    "zero-vector-nan",
+    "A row of zeros made NaN: 0 divided by 0. The specification says what its cosines are.",
+)
+def _(vectors):
+    unit = vectors / vectors.norm(dim=-1, keepdim=True)
+    return unit @ unit.T
+
+
+@cosine_map.mistake(
+    "diagonal-of-ones",
+    "A row of zeros has cosine 1 with itself in your map. It has no direction, so the specification gives it 0 there "
+    "too.",
+)
+def _(vectors):
+    unit = _unit(vectors)
+    return (unit @ unit.T).fill_diagonal_(1)
+
+
+@cosine_map.mistake(
+    "sign-lost",
+    "All your cosines are positive. Two vectors may point in opposite ways: keep the sign.",
+)
+def _(vectors):
+    unit = _unit(vectors)
+    return (unit @ unit.T).abs()
+
+
+@cosine_map.variant
+def _(vectors):
+    """The library's own cosine, broadcast over pairs."""
+    return torch.nn.functional.cosine_similarity(vectors[:, None], vectors[None], dim=-1)
+
+
+@cosine_map.variant
+def _(vectors):
+    """Dot products first, lengths after."""
+    norms = torch.einsum("id,id->i", vectors, vectors).sqrt()
+    lengths = torch.outer(norms, norms)
+    return torch.where(lengths > 0, vectors @ vectors.T / lengths.clamp(min=1e-30), 0.0)
+
+
+@cosine_map.variant
+def _(vectors):
+    """A double loop."""
+    n = len(vectors)
+    out = vectors.new_zeros(n, n)
+    for i in range(n):
+        for j in range(n):
+            size = vectors[i].norm() * vectors[j].norm()
+            if size > 0:
+                out[i, j] = vectors[i] @ vectors[j] / size
+    return out
+
+
+@cosine_map.variant
+def _(vectors):
+    """scikit-style: in NumPy, returned as a tensor, transposed."""
+    array = vectors.numpy()
+    norms = np.sqrt((array**2).sum(1, keepdims=True))
+    unit = np.divide(array, norms, out=np.zeros_like(array), where=norms > 0)
+    return torch.from_numpy((unit @ unit.T).T)
+
+
+# --- logit_lens --------------------------------------------------------------------------------------------
+
+
+def _lens_cases(rng: torch.Generator) -> Iterator[Case]:
+    # Small residuals and a large eps: where it stands decides the result.
+    def case(label: str, lead: tuple[int, ...], d_model: int, d_vocab: int, eps: float, dtype=torch.float64) -> Case:
+        return Case(
+            label,
+            (0.3 * _normal(rng, *lead, d_model) + 0.1).to(dtype),
+            (1 + 0.4 * _normal(rng, d_model)).to(dtype),
+            eps,
+            _normal(rng, d_model, d_vocab, dtype=dtype),
+        )
+
+    yield case("2 texts of 4 tokens, 7 dimensions", (2, 4), 7, 11, 0.05)
+    yield case("5 tokens, 6 dimensions, float32", (5,), 6, 9, 0.02, torch.float32)
+    yield case("one vector", (), 5, 8, 0.03)
+
+
+logit_lens = Exercise(
+    "logit_lens",
+    difficulty=2,
+    importance=5,
+    minutes=10,
+    learn="How to read a half-finished computation as if it were the answer.",
+    cases=_lens_cases,
+    hints=(
+        "Two steps, in the model's order: the final norm, then the unembedding. The norm needs one number per vector.",
+        "Print `resid.pow(2).mean(dim=-1, keepdim=True).shape`. It should equal `resid.shape` except for a last "
+        "dimension of 1, also when resid is a single vector.",
+        "Divide by `torch.sqrt(mean_square + eps)`, multiply by the weight, and only then `@ W_U`.",
+    ),
+    verified="single vectors, texts and batches; weight, eps and the order of the steps.",
+    next="give it the last block's output: the model's own logits must come back.",
+)
+
+
+def _rms(x: Tensor, eps: float) -> Tensor:
+    return torch.sqrt(x.pow(2).mean(-1, keepdim=True) + eps)
+
+
+@logit_lens.mistake(
+    "no-norm",
+    "The final norm is missing. The unembedding has only ever seen normed vectors, and residual norms grow from "
+    "layer to layer.",
+)
+def _(resid, norm_weight, eps, W_U):
+    return resid @ W_U
+
+
+@logit_lens.mistake(
+    "no-weight",
+    "The norm's weight is missing. It stretches some dimensions and shrinks others, after the division.",
+)
+def _(resid, norm_weight, eps, W_U):
+    return resid / _rms(resid, eps) @ W_U
+
+
+@logit_lens.mistake(
+    "layer-norm",
+    "You subtracted the mean of each vector: that is LayerNorm. RMSNorm does not.",
+)
+def _(resid, norm_weight, eps, W_U):
+    centred = resid - resid.mean(-1, keepdim=True)
+    return centred / _rms(centred, eps) * norm_weight @ W_U
+
+
+@logit_lens.mistake(
+    "eps-outside-the-root",
+    "eps stands outside the root in your norm. It belongs to the mean square, under the root.",
+)
+def _(resid, norm_weight, eps, W_U):
+    return resid / (_rms(resid, 0.0) + eps) * norm_weight @ W_U
+
+
+@logit_lens.mistake(
+    "eps-missing",
+    "eps is not used. For short vectors it matters, and for a vector of zeros it is what keeps the result finite.",
+)
+def _(resid, norm_weight, eps, W_U):
+    return resid / _rms(resid, 0.0) * norm_weight @ W_U
+
+
+@logit_lens.mistake(
+    "sum-instead-of-mean",
+    "You divided by the square root of the *sum* of squares: the logits come out smaller by the root of d_model. "
+    "RMS stands for root *mean* square.",
+)
+def _(resid, norm_weight, eps, W_U):
+    return resid / torch.sqrt(resid.pow(2).sum(-1, keepdim=True) + eps) * norm_weight @ W_U
+
+
+@logit_lens.mistake(
+    "wrong-axis",
+    "Your mean square runs over the first dimension, across tokens or texts. Each vector is normed on its own, over "
+    "its last dimension.",
+)
+def _(resid, norm_weight, eps, W_U):
+    return resid / torch.sqrt(resid.pow(2).mean(0, keepdim=True) + eps) * norm_weight @ W_U
+
+
+@logit_lens.mistake(
+    "one-size-for-all",
+    "You used one mean square for the whole tensor. Each vector has its own: a token's size should not depend on its "
+    "neighbours.",
+)
+def _(resid, norm_weight, eps, W_U):
+    return resid / torch.sqrt(resid.pow(2).mean() + eps) * norm_weight @ W_U
+
+
+@logit_lens.mistake(
+    "weight-before-the-norm",
+    "You multiplied by the weight before computing the size, so that the weight is partly divided away again. Norm "
+    "first, weight after.",
+)
+def _(resid, norm_weight, eps, W_U):
+    weighted = resid * norm_weight
+    return weighted / _rms(weighted, eps) @ W_U
+
+
+@logit_lens.mistake(
+    "probabilities",
+    "You returned probabilities. Logits were asked for: leave the softmax to whoever reads them.",
+)
+def _(resid, norm_weight, eps, W_U):
+    return (resid / _rms(resid, eps) * norm_weight @ W_U).softmax(-1)
+
+
+@logit_lens.variant
+def _(resid, norm_weight, eps, W_U):
+    """torch's own RMSNorm."""
+    return torch.nn.functional.rms_norm(resid, norm_weight.shape, norm_weight, eps) @ W_U
+
+
+@logit_lens.variant
+def _(resid, norm_weight, eps, W_U):
+    """einsum, the size taken from the norm."""
+    size = (torch.linalg.vector_norm(resid, dim=-1) ** 2 / resid.shape[-1] + eps).rsqrt()
+    return torch.einsum("...d,...,d,dv->...v", resid, size, norm_weight, W_U)
+
+
+@logit_lens.variant
+def _(resid, norm_weight, eps, W_U):
+    """A loop over vectors, and the weight folded into the unembedding."""
+    folded = norm_weight[:, None] * W_U
+    flat = resid.reshape(-1, resid.shape[-1])
+    rows = [vector / (vector.dot(vector) / len(vector) + eps) ** 0.5 @ folded for vector in flat]
+    return torch.stack(rows).reshape(*resid.shape[:-1], W_U.shape[1])
+
+
+@logit_lens.variant
+def _(resid, norm_weight, eps, W_U):
+    """A result that is not contiguous."""
+    normed = resid / _rms(resid, eps) * norm_weight
+    return (W_U.T @ normed.movedim(-1, 0).reshape(len(W_U), -1)).T.reshape(*resid.shape[:-1], W_U.shape[1])

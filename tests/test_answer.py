@@ -1,0 +1,16 @@
+"""One answer, judged. `utils.checking.check` runs this file with the learner's function; CI with the references."""
+
+from utils.exercises import PUBLIC_SEED, find_exercise, exercise_names, judge
+
+
+def pytest_generate_tests(metafunc):
+    learner = metafunc.config.pluginmanager.get_plugin("learner")
+    answers = [(learner.exercise, learner.answer)] if learner else [
+        (exercise := find_exercise(name), exercise.reference) for name in exercise_names()]
+    metafunc.parametrize("exercise, answer", answers, ids=[exercise.name for exercise, _ in answers])
+
+
+def test_answer(exercise, answer, request):
+    verdict = judge(exercise, answer, seed=PUBLIC_SEED)
+    request.node.user_properties.append(("verdict", verdict))
+    assert verdict.passed, verdict.headline

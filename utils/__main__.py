@@ -1,0 +1,77 @@
+"""The course's commands: `python -m utils --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m utils", description="The commands of Probe to Steer.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("doctor", help="one line per requirement: [ok], or [fix] and what to do")
+    commands.add_parser("fetch", help="fetch and prepare the default model, if it is not there yet")
+    build = commands.add_parser("build", help="write the student notebooks from their sources")
+    build.add_argument("chapters", nargs="*", help="such as 11_linear_probes; all of them if none is named")
+    run = commands.add_parser("run", help="execute the solved notebooks top to bottom")
+    run.add_argument("chapters", nargs="*", help="such as 11_linear_probes; all of them if none is named")
+    run.add_argument("--no-figures", action="store_true", help="needs no Chromium: draw no static images, store nothing")
+    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings",
+                     help="replace a value of the settings cell, such as SEED=1 or MODEL='\"gpt2\"'; nothing is stored then")
+    grade = commands.add_parser("grade", help="grade learners' notebooks")
+    grade.add_argument("notebooks", nargs="+", type=Path)
+    grade.add_argument("--json", type=Path, metavar="FILE")
+    audit = commands.add_parser("audit", help="prove that every check rejects, names and accepts what it should")
+    audit.add_argument("--json", type=Path, metavar="FILE")
+    new = commands.add_parser("new", help="start a chapter or an exercise from a template")
+    new.add_argument("kind", choices=["chapter", "exercise"])
+    new.add_argument("chapter", help="the chapter's stem, such as 12_when_a_probe_lies")
+    new.add_argument("name", nargs="?", help="the exercise's function name")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; the exit status is 0 when nothing is wrong."""
+    arguments = _parser().parse_args(argv)
+    # Imported here, since the doctor has to work where nothing is installed yet.
+    if arguments.command == "doctor":
+        from utils.doctor import doctor
+
+        return int(doctor() > 0)
+    if arguments.command == "fetch":
+        from utils.models import default_problem, load_model
+
+        if default_problem() is not None:
+            load_model()
+        return 0
+    if arguments.command == "grade":
+        from utils.grading import grade_all
+
+        return int(grade_all(arguments.notebooks, arguments.json) > 0)
+    if arguments.command == "audit":
+        from utils.audit import audit
+
+        return int(audit(arguments.json) > 0)
+    if arguments.command == "new":
+        from utils.new import new
+
+        return new(arguments.kind, arguments.chapter, arguments.name)
+    from utils.chapters import build, run_all, stems
+
+    unknown = set(arguments.chapters) - set(stems())
+    if unknown:
+        print(f"No chapter is called {', '.join(sorted(unknown))}. There are: {', '.join(stems())}.", file=sys.stderr)
+        return 2
+    chosen = arguments.chapters or stems()
+    if arguments.command == "run":
+        settings = dict(setting.split("=", 1) for setting in arguments.settings)
+        failed = run_all(chosen, static=not (arguments.no_figures or settings), settings=settings)
+        if failed or settings or arguments.no_figures:
+            return int(failed > 0)
+    build(chosen)  # a run changes the figures and the numbers that the student notebooks show
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

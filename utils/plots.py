@@ -1,0 +1,62 @@
+"""Figures: one plotly template, colours that colour-blind readers can tell apart, and `show`.
+
+A figure is interactive where scripts run. When `PROBE_TO_STEER_STATIC` is set (as `make run` does), it also
+carries a PNG, which is what GitHub, a PDF and a printed page show; drawing that takes a Chromium or Chrome.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from base64 import b64encode
+
+import numpy as np
+import plotly.graph_objects as go
+import plotly.io as pio
+
+# Okabe and Ito's palette, in the order of greatest contrast between neighbours.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+GREY = "#6b6b6b"
+SEQUENTIAL = "Cividis"
+DIVERGING = "RdBu_r"
+_STATIC_SCALE = 1.5
+
+pio.templates["probe_to_steer"] = go.layout.Template(layout={
+    "colorway": PALETTE, "font": {"family": "Helvetica, Arial, sans-serif", "size": 13, "color": "#222222"},
+    "title": {"font": {"size": 16}, "x": 0.01, "xanchor": "left"},
+    # An opaque white card: readable in a light page, a dark page and on paper.
+    "paper_bgcolor": "white", "plot_bgcolor": "white", "width": 760, "height": 430,
+    "margin": {"l": 70, "r": 30, "t": 60, "b": 60}, "legend": {"bgcolor": "rgba(255,255,255,0.7)"},
+    "xaxis": {"gridcolor": "#e6e6e6", "linecolor": "#888888", "zeroline": False, "ticks": "outside"},
+    "yaxis": {"gridcolor": "#e6e6e6", "linecolor": "#888888", "zeroline": False, "ticks": "outside"},
+    "colorscale": {"sequential": SEQUENTIAL, "diverging": DIVERGING},
+})
+pio.templates.default = "probe_to_steer"
+
+
+def show(fig: go.Figure) -> None:
+    """Display `fig`: interactive, and as a PNG too when PROBE_TO_STEER_STATIC is set."""
+    from IPython.display import display
+
+    if "google.colab" in sys.modules:  # Colab knows no plotly MIME type; its own renderer does
+        fig.show(renderer="colab")
+        return
+    bundle = {"application/vnd.plotly.v1+json": json.loads(pio.to_json(fig)), "text/plain": f"Figure: {fig.layout.title.text}"}
+    if os.environ.get("PROBE_TO_STEER_STATIC"):
+        bundle["image/png"] = b64encode(fig.to_image("png", scale=_STATIC_SCALE)).decode()
+    display(bundle, raw=True)
+
+
+def line_with_interval(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray, *, name: str, color: str) -> list[go.Scatter]:
+    """The traces of a line and the band of its interval, `x`, `y`, `low`, `high` of shape [n]."""
+    red, green, blue = (int(color[i:i + 2], 16) for i in (1, 3, 5))
+    band = go.Scatter(x=[*x, *reversed(x)], y=[*high, *reversed(low)], fill="toself", fillcolor=f"rgba({red},{green},{blue},0.18)",
+                      line={"width": 0}, hoverinfo="skip", showlegend=False)
+    return [band, go.Scatter(x=list(x), y=list(y), mode="lines+markers", name=name, line={"color": color, "width": 2.5}, marker={"size": 5})]
+
+
+def reference_line(fig: go.Figure, y: float, text: str) -> None:
+    """Draw a dashed horizontal line at `y`, such as the chance level, labelled at its right end."""
+    fig.add_hline(y=y, line={"dash": "dash", "color": GREY, "width": 1.5}, annotation_text=text, annotation_position="bottom right",
+                  annotation_font_color=GREY)
