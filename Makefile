@@ -10,7 +10,7 @@ ROOT_OK := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
 learn: $(VENV)/.installed
 	$(BIN)/python -m utils fetch
-	$(BIN)/jupyter lab $(ROOT_OK) $(ARGS) chapters/00_start_here.ipynb
+	$(BIN)/jupyter lab $(ROOT_OK) --LabApp.default_url=/lab/tree/chapters/00_start_here.ipynb $(ARGS)
 
 $(VENV)/.installed: requirements.lock
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...')"
@@ -18,8 +18,13 @@ $(VENV)/.installed: requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on -r requirements.lock
 	touch $@
 
-test: $(VENV)/.installed
+test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest $(ARGS)
+
+# What only the browser tests need: a driver for the Chromium that is on the machine.
+$(VENV)/.test-installed: $(VENV)/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet playwright==1.65.2
+	touch $@
 
 build: $(VENV)/.installed
 	$(BIN)/python -m utils build $(ARGS)

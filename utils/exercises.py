@@ -387,7 +387,7 @@ def _scalar_difference(actual: Any, expected: Any, exact: bool, at: str) -> str 
     elif isinstance(expected, numbers.Real):
         fits = isinstance(actual, numbers.Integral if isinstance(expected, numbers.Integral) else numbers.Real)
         fits = fits and not isinstance(actual, bool)
-        right = fits and (actual == expected if exact or isinstance(expected, numbers.Integral)
+        right = fits and (actual == expected or actual != actual and expected != expected if exact or isinstance(expected, numbers.Integral)
                           else bool(np.isclose(float(actual), float(expected), rtol=1e-5, atol=1e-7, equal_nan=True)))
     else:
         fits, right = isinstance(actual, type(expected)), type(actual) is type(expected) and actual == expected
@@ -411,14 +411,18 @@ def describe_type(value: Any) -> str:
     if value is None:
         return "None"
     if isinstance(value, torch.Tensor):
-        return f"a {_short(value.dtype)} tensor {list(value.shape)}"
+        return f"{_article(_short(value.dtype))} tensor {list(value.shape)}"
     if isinstance(value, np.ndarray):
-        return f"a {value.dtype} NumPy array {list(value.shape)}"
+        return f"{_article(str(value.dtype))} NumPy array {list(value.shape)}"
     if isinstance(value, (list, tuple, dict)):
         return f"a {type(value).__name__} of {len(value)}"
     if isinstance(value, torch.nn.Module):
         return "a tiny Llama"
-    return f"{'an' if type(value).__name__[0] in 'aeiou' else 'a'} {type(value).__name__}"
+    return _article(type(value).__name__)
+
+
+def _article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def describe(value: Any) -> str:
