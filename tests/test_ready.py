@@ -70,7 +70,7 @@ def test_setup_says_what_to_do_when_packages_are_missing(tmp_path):
 
 def test_a_missing_name_says_which_cell_to_run(tmp_path):
     code = ("import sys; sys.path.insert(0, %r)\nfrom IPython.core.interactiveshell import InteractiveShell\nshell = InteractiveShell.instance()\n"
-            "from utils.ready import ready\nready()\nshell.run_cell('check(gather_last_token)')\nshell.run_cell('nothing_of_ours')" % str(ROOT))
+            "from utils.ready import ready\nready()\nshell.run_cell('from utils.checking import check')\nshell.run_cell('check(gather_last_token)')\nshell.run_cell('nothing_of_ours')" % str(ROOT))
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert "Run the cell that defines it" in done.stdout
     assert done.stdout.count("Run the cell") == 1 and "nothing_of_ours" in done.stdout

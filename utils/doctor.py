@@ -44,33 +44,42 @@ def _python() -> Iterator[tuple[bool, str]]:
         yield False, f"Python {version}: install Python 3.11 or newer, then make the environment again with it"
 
 
-def _packages() -> Iterator[tuple[bool, str]]:
-    """Every requirement in pyproject.toml against what is installed."""
+def requirements() -> Iterator[tuple[str, str | None, bool]]:
+    """(requirement, installed version or None, does it fit) for every bound of pyproject.toml.
+
+    Raises ImportError in an environment that has neither pip nor packaging.
+    """
     import tomllib
 
     try:
         from packaging.requirements import Requirement
     except ImportError:
-        try:
-            # pip brings its own copy: before anything is installed it is the only one.
-            from pip._vendor.packaging.requirements import Requirement
-        except ImportError:
-            yield False, f"packages: nothing is installed: {INSTALL}"
-            return
+        # pip brings its own copy: before anything is installed it is the only one.
+        from pip._vendor.packaging.requirements import Requirement
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for text in project["dependencies"]:
-        requirement = Requirement(text)
+    for requirement in map(Requirement, project["dependencies"]):
         if requirement.marker is not None and not requirement.marker.evaluate():
             continue
         try:
             installed = importlib.metadata.version(requirement.name)
         except importlib.metadata.PackageNotFoundError:
-            yield False, f"{requirement.name} is not installed: {INSTALL}"
-            continue
-        if requirement.specifier.contains(installed, prereleases=True):
-            yield True, f"{requirement.name} {installed}"
+            yield str(requirement), None, False
         else:
-            yield False, f'{requirement.name} {installed} is outside of {text}: run `python -m pip install "{text}"`'
+            yield str(requirement), f"{requirement.name} {installed}", requirement.specifier.contains(installed, prereleases=True)
+
+
+def _packages() -> Iterator[tuple[bool, str]]:
+    """Every requirement in pyproject.toml against what is installed."""
+    try:
+        for bound, installed, fits in requirements():
+            if fits:
+                yield True, installed
+            elif installed is None:
+                yield False, f"{bound} is not installed: {INSTALL}"
+            else:
+                yield False, f'{installed} is outside of {bound}: run `python -m pip install "{bound}"`'
+    except ImportError:
+        yield False, f"packages: nothing is installed: {INSTALL}"
 
 
 def _disk() -> Iterator[tuple[bool, str]]:

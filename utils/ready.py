@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
-import tomllib
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
-from utils.paths import ROOT
+from utils.doctor import requirements
 
 
 def ready() -> None:
@@ -38,17 +37,7 @@ def ready() -> None:
 
 def unmet_requirements() -> list[str]:
     """The bounds of pyproject.toml that what is installed does not meet."""
-    from packaging.requirements import Requirement
-
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
-    unmet = []
-    for requirement in map(Requirement, wanted):
-        try:
-            if not requirement.specifier.contains(version(requirement.name), prereleases=True):
-                unmet.append(str(requirement))
-        except PackageNotFoundError:
-            unmet.append(str(requirement))
-    return unmet
+    return [bound for bound, _, fits in requirements() if not fits]
 
 
 def _say_device() -> None:
