@@ -67,7 +67,7 @@ def test_packages_against_the_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert torch_line == (True, f"torch {torch.__version__}")
     assert not numpy_line[0]
     assert 'python -m pip install "numpy>=900"' in numpy_line[1]
-    assert missing_line == (False, f"no-such-package is not installed: {doctor.INSTALL}")
+    assert missing_line == (False, f"no-such-package>=1 is not installed: {doctor.INSTALL}")
 
 
 def test_a_small_disk(monkeypatch: pytest.MonkeyPatch) -> None:

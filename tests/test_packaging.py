@@ -50,3 +50,9 @@ def test_code_outside_utils_is_not_importable_by_accident():
     assert not list((ROOT / "tests").glob("__init__.py")) and not list((ROOT / "solutions").glob("__init__.py"))
     for path in (ROOT / "utils").glob("*.py"):
         assert not re.search(r"^\s*(from|import) (tests|solutions)\b", path.read_text("utf-8"), re.M), path
+
+
+def test_readme_lists_every_chapter():
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for source in (ROOT / "solutions").glob("[0-9]*.md"):
+        assert f"chapters/{source.stem}.ipynb" in readme and f"solutions/{source.stem}.ipynb" in readme

@@ -277,7 +277,7 @@ def execute(chapter: Chapter, *, static: bool = True, settings: dict[str, str] |
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch, tqdm(total=len(notebook.cells), desc=chapter.stem, unit="cell") as bar:
         environment = {"PROBE_TO_STEER_PROGRESS": str(Path(scratch, "progress.json")), "PROBE_TO_STEER_STATIC": "1" if static else ""}
-        client = NotebookClient(notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(SOURCES)}},
+        client = NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(SOURCES)}},
                                 on_cell_complete=lambda **_: bar.update())
         with mock.patch.dict(os.environ, environment):
             client.execute()

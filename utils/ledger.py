@@ -44,7 +44,7 @@ HEADER = ("claim", "measured [95% interval]", "baseline", "control", "expected",
 def show_number(value: float) -> str:
     """Three significant digits, without an exponent: 0.966, 24,100."""
     if value == 0 or not math.isfinite(value):
-        return str(value)
+        return f"{value:g}"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
     return f"{round(value, 2 - math.floor(math.log10(abs(value)))):,.{min(digits, 4)}f}"
 

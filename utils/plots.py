@@ -6,10 +6,13 @@ carries a PNG, which is what GitHub, a PDF and a printed page show; drawing that
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import sys
+import warnings
 from base64 import b64encode
+from functools import cache
 
 import numpy as np
 import plotly.graph_objects as go
@@ -44,8 +47,28 @@ def show(fig: go.Figure) -> None:
         return
     bundle = {"application/vnd.plotly.v1+json": json.loads(pio.to_json(fig)), "text/plain": f"Figure: {fig.layout.title.text}"}
     if os.environ.get("PROBE_TO_STEER_STATIC"):
-        bundle["image/png"] = b64encode(fig.to_image("png", scale=_STATIC_SCALE)).decode()
+        bundle["image/png"] = b64encode(_png(fig)).decode()
     display(bundle, raw=True)
+
+
+def _png(fig: go.Figure) -> bytes:
+    _start_painter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about options that the running browser ignores
+        return fig.to_image("png", scale=_STATIC_SCALE)
+
+
+@cache
+def _start_painter() -> None:
+    """Start one browser for all figures of this kernel: a new one for each would cost seconds every time."""
+    import kaleido
+    from choreographer.browsers.chromium import Chromium
+
+    if Chromium.find_browser(skip_local=False) is None:
+        raise RuntimeError("PROBE_TO_STEER_STATIC is set, and static figures are drawn by a Chromium or Chrome, which was not found. "
+                           "Install one, or unset the variable; figures in the notebook need neither.")
+    kaleido.start_sync_server(n=1, silence_warnings=True)
+    atexit.register(kaleido.stop_sync_server, silence_warnings=True)
 
 
 def line_with_interval(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray, *, name: str, color: str) -> list[go.Scatter]:

@@ -73,8 +73,8 @@ def _cached(model, tokens: Tensor, name: str) -> Tensor:
 
 @cache_resid_post.mistake(
     "before-the-block",
-    "You returned what enters block `layer`; what this block itself adds is missing. The picture has two names in "
-    "each block, one at its door and one at its exit: which one did you ask for?",
+    "You returned what enters block `layer`; what this block itself adds is missing. Every block has a hook point at "
+    "its door and one at its exit: which one did you ask for?",
 )
 def _(model, tokens, layer):
     return _cached(model, tokens, f"blocks.{layer}.hook_resid_pre")
