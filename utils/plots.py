@@ -30,7 +30,7 @@ pio.templates["probe_to_steer"] = go.layout.Template(layout={
     "title": {"font": {"size": 16}, "x": 0.01, "xanchor": "left"},
     # An opaque white card: readable in a light page, a dark page and on paper.
     "paper_bgcolor": "white", "plot_bgcolor": "white", "width": 760, "height": 430,
-    "margin": {"l": 70, "r": 30, "t": 60, "b": 60}, "legend": {"bgcolor": "rgba(255,255,255,0.7)"},
+    "margin": {"l": 70, "r": 30, "t": 60, "b": 72}, "legend": {"bgcolor": "rgba(255,255,255,0.7)"},
     "xaxis": {"gridcolor": "#e6e6e6", "linecolor": "#888888", "zeroline": False, "ticks": "outside"},
     "yaxis": {"gridcolor": "#e6e6e6", "linecolor": "#888888", "zeroline": False, "ticks": "outside"},
     "colorscale": {"sequential": SEQUENTIAL, "diverging": DIVERGING},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -17,6 +18,9 @@ def ready() -> None:
     In Colab it first installs what is missing, within the bounds of pyproject.toml. Torch and NumPy are never
     pinned: Colab's own are built for its GPU.
     """
+    # Threads that wait for one another without spinning: where cores are shared, as on most small machines, spinning
+    # makes a forward pass many times slower. OpenMP reads this when torch is loaded, hence here, in the first cell.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     missing = unmet_requirements()
     if missing and "google.colab" in sys.modules:
         print(f"Installing {len(missing)} packages; this takes a minute or two, once per Colab session.")
