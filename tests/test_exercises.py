@@ -233,3 +233,61 @@ def test_hooks_left_on_a_model_are_found_and_removed():
 def test_difference(actual, expected, words):
     found = difference(actual, expected)
     assert (found is None) if words is None else (found is not None and words in found), found
+
+
+def _toy(reference, cases, **more):
+    exercise = Exercise("toy", difficulty=1, importance=1, minutes=1, learn="", verified="", next="", hints=("a", "b", "c"), cases=cases, **more)
+    exercise.reference = reference
+    return exercise
+
+
+def test_an_error_that_the_specification_asks_for():
+    def reference(x):
+        if x.min() == x.max():
+            raise ValueError("one class only")
+        return x.mean()
+
+    exercise = _toy(reference, lambda rng: [Case("two", torch.tensor([1.0, 2.0])), Case("one", torch.tensor([1.0, 1.0]))])
+
+    def other_words(x):
+        if len(set(x.tolist())) == 1:
+            raise ValueError("there has to be a second class")
+        return x.sum() / len(x)
+
+    assert judge(exercise, other_words).passed
+    silent = judge(exercise, lambda x: x.mean())
+    assert silent.status == "fail" and dict(silent.lines)["Expected"] == "a ValueError"
+
+    def other_type(x):
+        raise KeyError
+
+    assert judge(exercise, other_type).status == "error"
+
+
+def test_an_answer_that_would_be_given_away_is_not_shown():
+    exercise = _toy(lambda x: "secret", lambda rng: [Case("only", torch.ones(2))], reveal=False)
+    assert "secret" not in str(judge(exercise, lambda x: "guess").lines)
+    assert "secret" in str(judge(_toy(lambda x: "secret", lambda rng: [Case("only", torch.ones(2))]), lambda x: "guess").lines)
+
+
+def test_a_name_on_thin_evidence_says_perhaps():
+    """One wrong number can have many causes."""
+    exercise = _toy(lambda x: float(x.mean()), lambda rng: [Case("only", torch.tensor([1.0, 2.0, 6.0]))])
+    exercise.mistake("sum", "You sum, and the specification says mean.")(lambda x: float(x.sum()))
+    assert dict(judge(exercise, lambda x: float(x.sum())).lines)["sum"].startswith("Perhaps: ")
+    surer = _toy(lambda x: x.mean(0), lambda rng: [Case("only", torch.randn(5, 3, generator=rng))])
+    surer.mistake("sum", "You sum, and the specification says mean.")(lambda x: x.sum(0))
+    assert dict(judge(surer, lambda x: x.sum(0)).lines)["sum"].startswith("You sum")
+
+
+def test_an_answer_cannot_switch_gradients_off_for_the_kernel():
+    def careless(x, times):
+        torch.set_grad_enabled(False)
+        return x.mean(0) * times
+
+    assert judge(TOY, careless).passed and torch.is_grad_enabled()
+
+
+def test_float64_results_may_have_been_rounded_relative_to_their_size():
+    assert difference(torch.tensor([1e6 + 0.1, 1.0], dtype=torch.float64), torch.tensor([1e6, 1.0], dtype=torch.float64)) is None
+    assert difference(torch.tensor([1.0, 1.1], dtype=torch.float64), torch.tensor([1.0, 1.0], dtype=torch.float64))

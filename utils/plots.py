@@ -74,7 +74,7 @@ def _start_painter() -> None:
 def line_with_interval(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.ndarray, *, name: str, color: str) -> list[go.Scatter]:
     """The traces of a line and the band of its interval, `x`, `y`, `low`, `high` of shape [n]."""
     red, green, blue = (int(color[i:i + 2], 16) for i in (1, 3, 5))
-    band = go.Scatter(x=[*x, *reversed(x)], y=[*high, *reversed(low)], fill="toself", fillcolor=f"rgba({red},{green},{blue},0.18)",
+    band = go.Scatter(x=[*x, *reversed(x)], y=[*high, *reversed(low)], mode="lines", fill="toself", fillcolor=f"rgba({red},{green},{blue},0.18)",
                       line={"width": 0}, hoverinfo="skip", showlegend=False)
     return [band, go.Scatter(x=list(x), y=list(y), mode="lines+markers", name=name, line={"color": color, "width": 2.5}, marker={"size": 5})]
 

@@ -681,6 +681,11 @@ def _residual_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("2 texts, one of them huge throughout", _with_norms(rng, uneven, 5), _right([6, 3], 6), 3.0)
     full = torch.tensor([[30.0, 1.0, 1.3, 1.7, 3.0, 1.1]]).double()
     yield Case("1 text without padding, a ratio of 2", _with_norms(rng, full, 4), torch.ones(1, 6, dtype=torch.bool), 2.0)
+    rows = [[[9.0, 0.0], [0.1, 0.0], [0.6, 0.8], [1.0, 0.0], [0.0, 2.0]], [[7.0, 0.0], [1.5, 2.0], [1.5, 2.0], [1.4, 1.4], [0.0, 0.0]]]
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]], dtype=torch.bool)
+    yield Case('a norm that is within the limit as L2 and beyond it as L1', torch.tensor(rows, dtype=torch.float64), mask, 1.2)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], dtype=torch.bool)
+    yield Case('an even number of norms; one exactly at the limit, one tiny', torch.tensor(rows, dtype=torch.float64), mask, 2.0)
 
 
 residual_mask = Exercise(
@@ -837,11 +842,12 @@ def _(acts, mask, max_norm_ratio):
 
 @residual_mask.variant
 def _(acts, mask, max_norm_ratio):
-    """A shifted mask, NumPy's median, and a result that is not contiguous."""
+    """A shifted mask, the lower median by sorting, and a result that is not contiguous."""
     before = torch.cat([torch.zeros_like(mask[:, :1]), mask[:, :-1]], dim=1)
     keep = mask & before
     norms = torch.linalg.vector_norm(acts, dim=-1)
-    limit = max_norm_ratio * float(np.median(norms[keep].numpy()))
+    ordered = np.sort(norms[keep].numpy())
+    limit = max_norm_ratio * float(ordered[(len(ordered) - 1) // 2]) if len(ordered) else 0.0
     return (keep & (norms <= limit)).T.contiguous().T
 
 
@@ -860,6 +866,8 @@ def _cosine_cases(rng: torch.Generator) -> Iterator[Case]:
     with_zero[2] = 0
     yield Case("5 vectors of 3 dimensions, the third is zero", with_zero)
     yield Case("1 vector", vectors(1, 4))
+    v = torch.tensor([[3.0, 1.0, 2.0], [-1.0, 2.0, 0.5], [0.0, 0.0, 0.0], [2.0, -1.0, 4.0]], dtype=torch.float64)
+    yield Case('vectors in a small unit', v * 1e-07)
 
 
 cosine_map = Exercise(

@@ -46,6 +46,7 @@ def _split_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("draws on the boundaries", _shuffled(rng, [*range(8)] * 3), quarters[torch.randperm(8, generator=rng)], val=0.25, test=0.25)
     few = torch.cat([0.05 + 0.2 * torch.rand(6, generator=rng), 0.32 + 0.1 * torch.rand(4, generator=rng)])
     yield Case("by chance, nothing falls into train", _shuffled(rng, [*range(10)] * 2), few[torch.randperm(10, generator=rng)])
+    yield Case('negative ids', torch.tensor([-5, 3, -5, -1, 3]), torch.tensor([0.1, 0.9, 0.4], dtype=torch.float64))
 
 
 grouped_split = Exercise(
@@ -511,6 +512,7 @@ def _fold_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("3 features", *probe(3, []))
     yield Case("8 features, one of them constant, float32", *probe(8, [5], torch.float32))
     yield Case("6 features, two of them constant", *probe(6, [0, 3]))
+    yield Case('a feature that hardly varied', torch.tensor([2.0, -3.0, 5.0], dtype=torch.float64), torch.tensor(0.25, dtype=torch.float64), torch.tensor([1e-06, 2.0, 7.0], dtype=torch.float64), torch.tensor([1e-07, 0.5, 0.0], dtype=torch.float64))
 
 
 fold_standardisation = Exercise(
@@ -645,6 +647,7 @@ def _auroc_cases(rng: torch.Generator) -> Iterator[Case]:
     labels = _labels(rng, 7, 4)
     yield Case("worse than chance, all scores below zero", -5 - _normal(rng, 11).abs() - 0.9 * labels, labels)
     yield Case("the same score for every row", torch.full((5,), 1.5, dtype=torch.float64), _labels(rng, 2, 3))
+    yield Case('scores that differ by very little', torch.tensor([0.0, 3.0, 1.0, 2.0, 2.0], dtype=torch.float64) * 1e-09 + 0.5, torch.tensor([0, 0, 1, 1, 0]))
 
 
 auroc = Exercise(
@@ -801,6 +804,7 @@ def _bootstrap_cases(rng: torch.Generator) -> Iterator[Case]:
         draws(35, 6),
         coverage=0.5,
     )
+    yield Case('negative ids', torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64), torch.tensor([-2, 5, 5, -9]), torch.tensor([[0, 1, 2], [2, 2, 0], [1, 1, 1]]))
 
 
 grouped_bootstrap = Exercise(
