@@ -206,7 +206,7 @@ def test_the_widget_moves_and_the_figures_are_drawn(page, address):
     """The solved chapter, run in the browser from its top to the cell with the layer slider."""
     lab = Lab(page, address, "solutions/11_linear_probes.ipynb")
     sources = lab.sources()
-    slider = next(i for i, source in enumerate(sources) if "interact(" in source)
+    slider = next(i for i, source in enumerate(sources) if "IntSlider(" in source)
     cells = page.evaluate("() => [...jupyterapp.shell.currentWidget.content.model.cells].map(cell => cell.type)")
     figure = None
     for index in range(slider + 1):
