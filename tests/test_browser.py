@@ -224,7 +224,7 @@ def test_the_widget_moves_and_the_figures_are_drawn(page, address):
     output = page.locator(".jp-Notebook .jp-Cell.jp-mod-active .jp-OutputArea")
     handle = output.locator(".noUi-handle").first
     handle.wait_for()
-    before = output.locator("svg .gtitle").all_inner_texts(), output.locator(".widget-readout").first.inner_text()
+    before = output.locator("svg .gtitle").all_text_contents(), output.locator(".widget-readout").first.inner_text()
     lab.shoot(slider, "widget_light")
     handle.focus()
     for _ in range(5):
@@ -232,6 +232,6 @@ def test_the_widget_moves_and_the_figures_are_drawn(page, address):
     page.wait_for_timeout(500)
     lab.wait_idle()
     page.wait_for_timeout(2500)
-    after = output.locator("svg .gtitle").all_inner_texts(), output.locator(".widget-readout").first.inner_text()
+    after = output.locator("svg .gtitle").all_text_contents(), output.locator(".widget-readout").first.inner_text()
     assert before[1] != after[1] and before[0] != after[0] and after[0]
     lab.shoot(slider, "widget_moved_light")
