@@ -164,7 +164,7 @@ def test_content_key_follows_everything_the_run_depends_on(monkeypatch, tmp_path
         (tmp_path / name).write_text(before + "\n# changed", "utf-8")
         assert content_key(chapter) != key, name
         (tmp_path / name).write_text(before, "utf-8")
-    (tmp_path / "utils" / "doctor.py").write_text("# no notebook imports this", "utf-8")
+    (tmp_path / "utils" / "audit.py").write_text("# no notebook imports this", "utf-8")
     assert content_key(chapter) == key
 
 
