@@ -75,14 +75,14 @@ def test_solved_notebook_is_current_or_runs(chapter, solved, request):
 
 
 def test_solved_notebook_shows_everything(chapter, solved):
-    """Outputs without errors, a static image beside every figure (above it, for one that a widget moves), no more than 5 MB."""
+    """Outputs without errors, a static image beside every figure, no more than 5 MB."""
     assert chapter.path("solved").stat().st_size < 5 * MEGABYTE
     for cell in solved.cells:
         outputs = cell.get("outputs", [])
         assert not [output for output in outputs if output.output_type == "error"], cell.source
         for output in outputs:
             data = output.get("data", {})
-            if "application/vnd.plotly.v1+json" in data and "ipywidgets" not in cell.source:
+            if "application/vnd.plotly.v1+json" in data:
                 assert "image/png" in data, f"a figure without a static image:\n{cell.source}"
         if cell.source.startswith("check("):
             assert "Passed" in json.dumps(outputs), cell.source

@@ -327,7 +327,7 @@ def _cache_files(
     names: Sequence[str],
 ) -> dict[str, Path]:
     """{hook name: where its result is kept}: the same path means the same result."""
-    call = hashlib.sha256(f"{CODE_VERSION} {rule} {_model_digest(model)}".encode())
+    call = hashlib.sha256(f"{CODE_VERSION} {rule} {model_digest(model)}".encode())
     call.update(_bytes(lengths.long()))
     call.update(_bytes(tokens[torch.arange(tokens.shape[1]) < lengths[:, None]].long()))
     files = {}
@@ -338,7 +338,7 @@ def _cache_files(
     return files
 
 
-def _model_digest(model: TransformerBridge) -> str:
+def model_digest(model: TransformerBridge) -> str:
     """A fingerprint of the configuration and of every weight.
 
     Row sums and column sums see a changed value, swapped rows, another seed. They run at the speed

@@ -90,7 +90,7 @@ def city_statements(
         negated: see above.
         population: more than the first number of people, at most the second (None: no limit).
         names: how many names and spellings GeoNames lists for the city, over all languages, within this range:
-            a measure of how widely it is known. Lagos has 60, a town that only its neighbours know has 5.
+            a measure of how widely it is known. Lagos has 55, a town that only its neighbours know has 5.
         per_country: at most so many cities of one country, the largest first.
         seed: decides which false country each city is put in.
 

@@ -12,6 +12,7 @@ import os
 import sys
 import warnings
 from base64 import b64encode
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -42,13 +43,36 @@ def show(fig: go.Figure) -> None:
     """Display `fig`: interactive, and as a PNG too when PROBE_TO_STEER_STATIC is set."""
     from IPython.display import display
 
-    if "google.colab" in sys.modules:  # Colab knows no plotly MIME type; its own renderer does
-        fig.show(renderer="colab")
-        return
+    display(_bundle(fig), raw=True)
+
+
+def show_with_slider(draw: Callable[[int], go.Figure], value: int, low: int, high: int, label: str) -> None:
+    """Display a slider and, below it, the figure `draw(value)` of the place where it stands. Without a kernel the first one stays."""
+    from IPython.display import display
+    from ipywidgets import IntSlider
+
+    slider = IntSlider(value, low, high, description=label)
+    display(slider)
+    screen = display(_bundle(draw(value)), raw=True, display_id=True)
+
+    def redraw(change: dict) -> None:
+        fig = draw(change["new"])
+        # plotly's renderer in JupyterLab draws an output once and ignores updates: another kind of output in between
+        # makes JupyterLab throw the old renderer away.
+        screen.update({"text/plain": ""}, raw=True)
+        screen.update(_bundle(fig), raw=True)
+
+    slider.observe(redraw, names="value")
+
+
+def _bundle(fig: go.Figure) -> dict[str, object]:
+    """The figure by MIME type, as Jupyter's messages carry it."""
+    if "google.colab" in sys.modules:  # Colab knows no plotly MIME type
+        return {"text/html": fig.to_html(include_plotlyjs="cdn", full_html=False)}
     bundle = {"application/vnd.plotly.v1+json": json.loads(pio.to_json(fig)), "text/plain": f"Figure: {fig.layout.title.text}"}
     if os.environ.get("PROBE_TO_STEER_STATIC"):
         bundle["image/png"] = b64encode(_png(fig)).decode()
-    display(bundle, raw=True)
+    return bundle
 
 
 def _png(fig: go.Figure) -> bytes:

@@ -1,0 +1,251 @@
+"""The SAE module, its files (sae_lens' format, both ways), its place in the model, and the training loop."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from utils import sae_training
+from utils.hooks import InterventionError, resid_post, run_with_cache
+from utils.models import tiny_model
+from utils.sae import SAE, CONFIG, WEIGHTS, SAEConfig, SAEError, check_fits, load_sae, spliced, usual_tokens
+from utils.sae_metrics import bootstrap, measure_cost
+from utils.sae_training import Rows, TrainingConfig, train_sae
+
+D_IN, D_SAE, K = 13, 29, 3
+
+
+def _acts(n: int = 500, seed: int = 0) -> torch.Tensor:
+    """Sums of few of 20 directions, off centre and not of unit size."""
+    rng = torch.Generator().manual_seed(seed)
+    features = torch.rand(n, 20, generator=rng) * (torch.rand(n, 20, generator=rng) < 0.12)
+    return 30 * features @ torch.randn(20, D_IN, generator=torch.Generator().manual_seed(99)) + 7
+
+
+def _sae(**places: str) -> SAE:
+    sae = SAE(SAEConfig(D_IN, D_SAE, K, **places), seed=2)
+    rng = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for weight in (sae.encoder_rows, sae.b_enc, sae.b_dec):
+            weight.add_(torch.randn(weight.shape, generator=rng), alpha=0.3)
+    return sae
+
+
+def test_encode_decode_and_forward_agree():
+    sae, x = _sae(), _acts(40).view(5, 8, D_IN)
+    latents = sae.encode(x)
+    assert latents.shape == (5, 8, D_SAE) and ((latents > 0).sum(-1) <= K).all() and (latents >= 0).all()
+    by_hand = (x - sae.b_dec) @ sae.W_enc + sae.b_enc
+    top = by_hand.topk(K, dim=-1)
+    torch.testing.assert_close(latents.gather(-1, top.indices), top.values.relu())
+    torch.testing.assert_close(sae.decode(latents), sae(x), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="width 13; got \\[4, 12\\]"):
+        sae(torch.zeros(4, 12))
+
+
+def test_rescaling_gives_the_same_sae_of_the_raw_activations():
+    sae, x = _sae(), _acts(40)
+    mean, scale = x.mean(0), 3.7
+    before = sae((x - mean) / scale) * scale + mean
+    sae.rescale_(mean, scale)
+    torch.testing.assert_close(sae(x), before, rtol=1e-4, atol=1e-3)
+
+
+def test_sae_lens_reads_ours_and_we_read_theirs(tmp_path):
+    from sae_lens import SAE as LibrarySAE
+
+    sae, x = _sae(model_name="tiny", hook_name=resid_post(1)).requires_grad_(False), _acts(40)
+    sae.save(tmp_path / "ours")
+    theirs = LibrarySAE.load_from_disk(tmp_path / "ours")
+    torch.testing.assert_close(theirs.encode(x), sae.encode(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(theirs(x), sae(x), rtol=1e-5, atol=1e-5 * float(x.abs().max()))
+    assert theirs.cfg.metadata.hook_name == resid_post(1)
+    theirs.save_model(tmp_path / "theirs")
+    again = load_sae(tmp_path / "theirs")
+    assert again.cfg == sae.cfg
+    for mine, other in zip(sae.state_dict().values(), again.state_dict().values()):
+        assert torch.equal(mine, other)
+
+
+def test_half_precision_files_load_in_both(tmp_path):
+    from sae_lens import SAE as LibrarySAE
+
+    sae, x = _sae().requires_grad_(False), _acts(40)
+    sae.save(tmp_path / "half", torch.float16)
+    torch.testing.assert_close(load_sae(tmp_path / "half")(x), LibrarySAE.load_from_disk(tmp_path / "half")(x), rtol=1e-4, atol=1e-3)
+    with pytest.raises(FileExistsError, match="exists already"):
+        sae.save(tmp_path / "half")
+
+
+def test_damaged_or_other_files_are_refused(tmp_path):
+    with pytest.raises(SAEError, match="holds no SAE"):
+        load_sae(tmp_path)
+    _sae().save(tmp_path / "sae")
+    config = json.loads((tmp_path / "sae" / CONFIG).read_text())
+    (tmp_path / "sae" / CONFIG).write_text(json.dumps(config | {"architecture": "gated"}))
+    with pytest.raises(SAEError, match="architecture = 'gated'"):
+        load_sae(tmp_path / "sae")
+    (tmp_path / "sae" / CONFIG).write_text(json.dumps(config | {"d_sae": 30}))
+    with pytest.raises(SAEError, match="do not fit"):
+        load_sae(tmp_path / "sae")
+    (tmp_path / "sae" / CONFIG).write_text(json.dumps(config))
+    weights = (tmp_path / "sae" / WEIGHTS).read_bytes()
+    (tmp_path / "sae" / WEIGHTS).write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(SAEError, match="cannot be read"):
+        load_sae(tmp_path / "sae")
+
+
+@pytest.mark.parametrize("sizes, message", [((5, 4, 6), "k = 6 latents cannot fire"), ((0, 4, 1), "d_in must be"), ((5, 4, 0), "k must be")])
+def test_impossible_sizes(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        SAEConfig(*sizes)
+
+
+def test_an_sae_goes_only_where_it_belongs():
+    model = tiny_model()
+    name, width = model.cfg.model_name, model.cfg.d_model
+    fits = SAE(SAEConfig(width, 50, 4, name, resid_post(1)))
+    assert check_fits(model, fits) == resid_post(1)
+    with pytest.raises(SAEError, match="trained on another-model"):
+        check_fits(model, SAE(SAEConfig(width, 50, 4, "another-model", resid_post(1))))
+    with pytest.raises(SAEError, match="not at blocks.2"):
+        check_fits(model, fits, resid_post(2))
+    with pytest.raises(SAEError, match=f"width {width + 1}"):
+        check_fits(model, SAE(SAEConfig(width + 1, 50, 4)), resid_post(1))
+    with pytest.raises(SAEError, match="pass name="):
+        check_fits(model, SAE(SAEConfig(width, 50, 4)))
+
+
+def test_splicing_replaces_usual_tokens_only_and_leaves_no_hook():
+    model = tiny_model()
+    tokens = torch.randint(4, model.cfg.d_vocab, (3, 9), generator=torch.Generator().manual_seed(1))
+    sae = SAE(SAEConfig(model.cfg.d_model, 50, 4, hook_name=resid_post(1))).requires_grad_(False)
+    clean = run_with_cache(model, tokens, resid_post(1))[resid_post(1)]
+    with spliced(model, sae):
+        seen = run_with_cache(model, tokens, resid_post(1))[resid_post(1)]
+    usual = usual_tokens(clean)
+    assert not usual[:, 0].any() and usual[:, 1:].any()
+    torch.testing.assert_close(seen[usual], sae(clean[usual]))
+    assert torch.equal(seen[~usual], clean[~usual])
+    assert torch.equal(run_with_cache(model, tokens, resid_post(1))[resid_post(1)], clean)
+    with pytest.raises(InterventionError, match="never ran"):
+        with spliced(model, sae):
+            pass
+
+
+def test_cost_against_the_two_ablations():
+    """An SAE that returns its input costs nothing; one that returns the mean recovers nothing of the mean ablation."""
+    model = tiny_model()
+    tokens = torch.randint(4, model.cfg.d_vocab, (6, 9), generator=torch.Generator().manual_seed(1))
+    document, mean = torch.tensor([0, 0, 1, 1, 2, 2]), torch.linspace(-1, 1, model.cfg.d_model)
+
+    class Fixed(SAE):
+        def forward(self, x):
+            return x + 1e-9 * x if self.give_back else mean.expand_as(x)
+
+    sae = Fixed(SAEConfig(model.cfg.d_model, 50, 4, hook_name=resid_post(1)))
+    sae.give_back = False
+    cost = measure_cost(model, sae, tokens, document, mean, progress=False)
+    assert abs(cost.recovered_mean.value) < 1e-5 and abs(cost.sae - cost.mean) < 1e-6 and cost.kl.value > 0
+    own = torch.stack([-torch.log_softmax(model(tokens)[i, :-1], -1).gather(1, tokens[i, 1:, None]).mean() for i in range(6)]).mean()
+    assert abs(cost.clean - own.item()) < 1e-5
+
+
+def test_bootstrap_draws_documents():
+    errors, totals = torch.tensor([1.0, 2.0, 0.0, 4.0]), torch.tensor([10.0, 10.0, 0.0, 10.0])
+    found = bootstrap(lambda s: s[0] / s[1], errors, totals)
+    assert found.value == pytest.approx(7 / 30) and 0.1 <= found.low < found.value < found.high <= 0.4
+    with pytest.raises(ValueError, match="at least 2"):
+        bootstrap(lambda s: s[0], torch.tensor([1.0, 0.0]))
+
+
+# --- training ----------------------------------------------------------------------------------------------
+
+
+def _explained(sae: SAE, x: torch.Tensor) -> float:
+    with torch.no_grad():
+        return float(1 - (x - sae(x)).pow(2).sum() / (x - x.mean(0)).pow(2).sum())
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_training_explains_what_it_was_not_shown(sparse):
+    sae, history = train_sae(Rows(_acts(4000)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=600, batch_size=256, lr=3e-3, sparse=sparse), progress=False)
+    untrained = SAE(SAEConfig(D_IN, D_SAE, K))
+    untrained.rescale_(*sae_training.normalisation(_acts(4000)))
+    held_out = _acts(800, seed=1)
+    assert _explained(sae, held_out) > 0.85 > 0.6 > _explained(untrained, held_out)
+    assert history.unexplained[-50:].mean() < 0.15
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(D_SAE))
+
+
+def test_sparse_and_dense_training_take_the_same_path():
+    runs = [train_sae(Rows(_acts(2000)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=40, batch_size=256, sparse=sparse, dead_after=1000), progress=False)
+            for sparse in (True, False)]
+    torch.testing.assert_close(runs[0][1].unexplained, runs[1][1].unexplained, rtol=1e-3, atol=1e-3)
+
+
+def test_the_auxiliary_loss_brings_dead_latents_back(monkeypatch):
+    class HalfDead(SAE):
+        def __init__(self, cfg, seed=0):
+            super().__init__(cfg, seed)
+            with torch.no_grad():
+                self.b_enc[::2] = -4.0
+
+    monkeypatch.setattr(sae_training, "SAE", HalfDead)
+    config = dict(steps=400, batch_size=128, lr=3e-3, dead_after=3000)
+    dead = {coefficient: int(train_sae(Rows(_acts(3000)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(aux_coefficient=coefficient, **config), progress=False)[1].dead[-1])
+            for coefficient in (0.0, 1 / 4)}
+    assert dead[0.0] >= 14 and dead[1 / 4] <= 5, dead
+
+
+def test_a_killed_run_resumes_to_the_same_losses_and_weights(tmp_path, monkeypatch):
+    arguments = (Rows(_acts(1000)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=50, batch_size=64, checkpoint_every=15, dead_after=300, seed=3))
+    whole, history = train_sae(*arguments, progress=False)
+    forward, calls = sae_training._forward, []
+
+    def dies(*args):
+        calls.append(1)
+        if len(calls) == 38:
+            raise KeyboardInterrupt
+        return forward(*args)
+
+    monkeypatch.setattr(sae_training, "_forward", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train_sae(*arguments, checkpoint=tmp_path / "run.safetensors", progress=False)
+    resumed, again = train_sae(*arguments, checkpoint=tmp_path / "run.safetensors", progress=False)
+    assert len(calls) == 38 + 50 - 30
+    assert torch.equal(history.unexplained, again.unexplained) and torch.equal(history.dead, again.dead)
+    for one, other in zip(whole.state_dict().values(), resumed.state_dict().values()):
+        assert torch.equal(one, other)
+    finished, _ = train_sae(*arguments, checkpoint=tmp_path / "run.safetensors", progress=False)
+    assert len(calls) == 38 + 50 - 30 and torch.equal(finished.W_dec, whole.W_dec)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    path = tmp_path / "run.safetensors"
+    train_sae(Rows(_acts(300)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=3, batch_size=64), checkpoint=path, progress=False)
+    with pytest.raises(SAEError, match="another run"):
+        train_sae(Rows(_acts(300)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=4, batch_size=64), checkpoint=path, progress=False)
+    with pytest.raises(SAEError, match="other activations"):
+        train_sae(Rows(_acts(300, seed=8)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=3, batch_size=64), checkpoint=path, progress=False)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(SAEError, match="cannot be read"):
+        train_sae(Rows(_acts(300)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=3, batch_size=64), checkpoint=path, progress=False)
+
+
+def test_bad_activations():
+    broken = _acts(300)
+    broken[17, 2] = torch.nan
+    with pytest.raises(ValueError, match="1 of 300 activations are NaN or infinite, row 17"):
+        Rows(broken)
+    for acts, message in ((torch.ones(300, D_IN), "do not vary"), (_acts(300)[:, :12], "width 13; these have 12"), (_acts(20), "cannot be filled")):
+        with pytest.raises(ValueError, match=message):
+            train_sae(Rows(acts), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=3, batch_size=64), progress=False)
+
+
+def test_the_learning_rate_rises_stays_and_falls():
+    training = TrainingConfig(steps=100, lr=2.0, warmup=0.1, decay=0.2)
+    rates = [training.lr_at(step) for step in range(100)]
+    assert rates[0] == pytest.approx(0.2) and rates[9:81] == [2.0] * 72 and rates[99] == pytest.approx(0.1)

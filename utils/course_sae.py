@@ -1,0 +1,130 @@
+"""The SAE that ships with the course, its card, and the one command that makes both again.
+
+    python -m utils.course_sae            harvests, trains two seeds, measures; resumable, hours on a CPU
+
+The first seed's SAE and the card go to `utils/weights/course_sae`; the second seed is measured, and not shipped.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from utils.corpus import TRAINING, UNSEEN, Document, documents, split_documents
+from utils.fetch import sha256_of
+from utils.hooks import resid_post
+from utils.models import load_model
+from utils.paths import ROOT, atomic_write, cache_dir
+from utils.sae import SAE, WEIGHTS, SAEConfig, SAEError, load_sae
+from utils.sae_metrics import Cost, Estimate, Fit, measure_cost, measure_fit
+from utils.sae_training import TrainingConfig, normalisation, train_sae
+from utils.shards import Shards, contexts, harvest
+
+FOLDER = ROOT / "utils" / "weights" / "course_sae"
+SHA256 = ""
+"""Of the weights that ship."""
+
+MODEL = "smollm2-135m"
+LAYER = 14
+CFG = SAEConfig(d_in=576, d_sae=6144, k=32, model_name=MODEL, hook_name=resid_post(LAYER))
+TRAIN = TrainingConfig(steps=18_000, batch_size=1024, lr=1e-3, bf16=True)
+SEEDS = (0, 1)
+HARVEST_DTYPE = torch.bfloat16
+"""What the activations are computed in: it changes 0.03% of their variance, and is four times as fast on a CPU that has it."""
+_UNSEEN_CONTEXTS = 2048
+_COST_CONTEXTS = 96
+
+
+def load_course_sae(device: str | torch.device = "cpu") -> SAE:
+    """The course's SAE: TopK, 6,144 latents, 32 at a time, on the residual stream after block 14 of smollm2-135m.
+
+    Raises: SAEError when its file is missing or is not the one that shipped.
+    """
+    path = FOLDER / WEIGHTS
+    if not path.exists() or sha256_of(path) != SHA256:
+        raise SAEError(f"{path.name} in {FOLDER} is missing or was changed. `git checkout {FOLDER.relative_to(ROOT).as_posix()}` brings it back.")
+    return load_sae(FOLDER, device)
+
+
+def course_shards(model: TransformerBridge | None = None) -> dict[str, Shards]:
+    """The activations that the course SAE is trained and measured on: "train", "held-out", "reviews", "news".
+
+    Harvested on the first call (5 million tokens, 6 GB; half an hour to two hours on 2 cores), memory-mapped afterwards.
+    """
+    model = model or load_model(MODEL, dtype=HARVEST_DTYPE)
+    train, held_out = split_documents(documents(TRAINING))
+    folder = cache_dir() / "shards"
+    shards = {"train": harvest(model, train, CFG.hook_name, folder / "course"),
+              "held-out": harvest(model, held_out, CFG.hook_name, folder / "course-held-out")}
+    for source in UNSEEN:
+        shards[source] = harvest(model, documents(source), CFG.hook_name, folder / f"course-{source}", max_contexts=_UNSEEN_CONTEXTS)
+    return shards
+
+
+def pca(sample: Tensor, rank: int) -> Callable[[Tensor], Tensor]:
+    """[n, d] -> [n, d]: the projection on the `rank` widest directions of a sample, the linear baseline of an SAE."""
+    mean = sample.mean(0)
+    components = torch.linalg.eigh((sample - mean).T @ (sample - mean)).eigenvectors[:, -rank:]
+    return lambda x: (x - mean) @ components @ components.T + mean
+
+
+def main() -> None:
+    """Harvest, train, measure, and write the SAE and its card."""
+    shards = course_shards()
+    trained = {}
+    for seed in SEEDS:
+        training = TrainingConfig(**{**asdict(TRAIN), "seed": seed})
+        checkpoint = cache_dir() / "course_sae" / f"seed{seed}.safetensors"
+        trained[f"seed {seed}"], history = train_sae(shards["train"], CFG, training, checkpoint=checkpoint)
+        print(f"seed {seed}: {1 - history.unexplained[-200:].mean():.3f} explained on the last batches, {int(history.dead[-1])} dead", flush=True)
+    folder = cache_dir() / "course_sae" / "shipped"
+    shutil.rmtree(folder, ignore_errors=True)
+    trained["seed 0"].save(folder, torch.float16)
+    # What ships is measured as it ships: in half precision.
+    trained["seed 0"] = load_sae(folder)
+    card = _measure(trained, shards)
+    card |= {"sha256": sha256_of(folder / WEIGHTS), "sae": asdict(CFG), "training": asdict(TRAIN), "seeds": list(SEEDS), "tokens": len(shards["train"]),
+             "sources": list(TRAINING), "unseen": list(UNSEEN)}
+    atomic_write(folder / "card.json", json.dumps(card, indent=1))
+    shutil.copytree(folder, FOLDER, dirs_exist_ok=True)
+    print(f"{FOLDER} is written. Set SHA256 in utils/course_sae.py to {card['sha256']}")
+
+
+def _measure(trained: dict[str, SAE], shards: dict[str, Shards]) -> dict:
+    model = load_model(MODEL)
+    _, held_out = split_documents(documents(TRAINING))
+    texts: dict[str, list[Document]] = {"held-out": held_out} | {source: documents(source) for source in UNSEEN}
+    sample = shards["train"].sample(100_000)
+    mean, scale = normalisation(sample)
+    random = SAE(CFG, seed=99)
+    random.rescale_(mean, scale)
+    controls = {f"PCA, {CFG.k} components": pca(sample, CFG.k), "untrained SAE": random}
+    fits: dict[str, dict] = {}
+    costs: dict[str, dict] = {}
+    for source in texts:
+        fits[source] = {name: _facts(measure_fit(sae, shards[source])) for name, sae in (trained | controls).items()}
+        tokens, owners = contexts(model, texts[source])
+        chosen = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[:_COST_CONTEXTS]
+        average = torch.cat([part["acts"] for part in shards[source].parts]).float().mean(0)
+        costs[source] = {name: _facts(measure_cost(model, sae, tokens[chosen], owners[chosen], average))
+                         for name, sae in (trained | {"untrained SAE": random}).items()}
+        print(source, json.dumps({"fit": fits[source], "cost": costs[source]}, indent=1), flush=True)
+    return {"fit": fits, "cost": costs}
+
+
+def _facts(measured: Fit | Cost) -> dict:
+    """What a card keeps: numbers, with their intervals as [value, low, high]."""
+    facts = {name: [value.value, value.low, value.high] if isinstance(value, Estimate) else value
+             for name, value in vars(measured).items() if not isinstance(value, Tensor)}
+    return facts | ({"dead": measured.dead, "dense": measured.dense} if isinstance(measured, Fit) else {})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""A TopK sparse autoencoder (Gao et al. 2024): the module, its files, and how it takes a model's place at one hook point.
+
+Chapter 22 builds every architecture by hand. This is the one that the course trains and that later chapters read and
+steer with. Files are in sae_lens' format: `sae_lens.SAE.load_from_disk(folder)` reads what `save` wrote, and `load_sae`
+reads what sae_lens saved.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformer_lens.model_bridge import TransformerBridge
+
+from utils.hooks import check_hook_names, intervene
+from utils.paths import atomic_folder
+from utils.sparse import sparse_decode, sparse_encode
+
+WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
+
+
+class SAEError(RuntimeError):
+    """An SAE cannot be loaded, or does not fit the model. The message says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class SAEConfig:
+    """What an SAE is, and where it belongs.
+
+    Attributes:
+        d_in: the width of the activations.
+        d_sae: the number of latents.
+        k: how many latents may fire on a token.
+        model_name: the model whose activations it was trained on, as `load_model` knows it; "" for none.
+        hook_name: the hook point; "" for none.
+
+    Raises: ValueError for sizes below 1, or k > d_sae.
+    """
+
+    d_in: int
+    d_sae: int
+    k: int
+    model_name: str = ""
+    hook_name: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("d_in", "d_sae", "k"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if self.k > self.d_sae:
+            raise ValueError(f"k = {self.k} latents cannot fire: there are only d_sae = {self.d_sae}.")
+
+
+class SAE(nn.Module):
+    """x -> the k largest of ReLU((x - b_dec) W_enc + b_enc) -> f W_dec + b_dec.
+
+    The decoder's rows have unit norm, so that a latent's value is a length in the activation's own units.
+    """
+
+    def __init__(self, cfg: SAEConfig, seed: int = 0) -> None:
+        """The encoder starts as the decoder's transpose (Gao et al. 2024), the decoder as random unit rows."""
+        super().__init__()
+        self.cfg = cfg
+        rows = torch.randn(cfg.d_sae, cfg.d_in, generator=torch.Generator().manual_seed(seed))
+        self.W_dec = nn.Parameter(F.normalize(rows, dim=1))
+        # Kept as one row per latent: the sparse gradient of a latent is then one contiguous row.
+        self.encoder_rows = nn.Parameter(self.W_dec.detach().clone())
+        self.b_enc = nn.Parameter(torch.zeros(cfg.d_sae))
+        self.b_dec = nn.Parameter(torch.zeros(cfg.d_in))
+
+    @property
+    def W_enc(self) -> Float[Tensor, "d_in d_sae"]:
+        return self.encoder_rows.T
+
+    def pre_activations(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        return F.linear(x - self.b_dec, self.encoder_rows, self.b_enc)
+
+    def encode_sparse(self, x: Float[Tensor, "n d_in"]) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+        """(values, indices) of the k latents of each token; the values are never negative and may be zero."""
+        values, indices = self.pre_activations(x).topk(self.cfg.k, dim=-1, sorted=False)
+        return values.relu(), indices
+
+    def encode(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_sae"]:
+        """The latents, zeros written out. Raises ValueError when x has another width."""
+        self._check(x)
+        values, indices = self.encode_sparse(x)
+        return torch.zeros(*x.shape[:-1], self.cfg.d_sae, dtype=values.dtype, device=x.device).scatter(-1, indices, values)
+
+    def decode(self, latents: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_in"]:
+        return latents @ self.W_dec + self.b_dec
+
+    def forward(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_in"]:
+        """The reconstruction of x. Raises ValueError when x has another width."""
+        self._check(x)
+        values, indices = self.encode_sparse(x.reshape(-1, self.cfg.d_in))
+        return (sparse_decode(values, indices, self.W_dec) + self.b_dec).view(x.shape)
+
+    def _check(self, x: Tensor) -> None:
+        if x.shape[-1] != self.cfg.d_in:
+            raise ValueError(f"this SAE reads activations of width {self.cfg.d_in}; got {list(x.shape)}.")
+
+    @torch.no_grad()
+    def rescale_(self, mean: Float[Tensor, " d_in"], scale: float) -> None:
+        """Turn an SAE of (x - mean) / scale into the same SAE of x itself, in place.
+
+        Only the biases change: the latents grow by `scale`, so the same k are the largest, and the directions stay.
+        """
+        self.b_enc.mul_(scale)
+        self.b_dec.mul_(scale).add_(mean)
+
+    def save(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write the folder in sae_lens' format, whole or not at all. A folder that is there already is refused.
+
+        Raises: FileExistsError, OSError.
+        """
+        folder = Path(folder)
+        if folder.exists():
+            raise FileExistsError(f"{folder} exists already: choose another folder, or delete it first.")
+        weights = {"W_enc": self.W_enc, "b_enc": self.b_enc, "W_dec": self.W_dec, "b_dec": self.b_dec}
+        config = asdict(self.cfg)
+        # Without a version sae_lens takes the file for one of before its 6.0 and drops the rest of the metadata.
+        metadata = {"sae_lens_version": "6.0.0", "model_name": config.pop("model_name"), "hook_name": config.pop("hook_name")}
+        config |= {
+            "architecture": "topk", "dtype": "float32", "device": "cpu", "apply_b_dec_to_input": True, "normalize_activations": "none",
+            "reshape_activations": "none", "rescale_acts_by_decoder_norm": False, "metadata": metadata,
+        }
+        with atomic_folder(folder) as temporary:
+            safetensors.torch.save_file({name: weight.detach().to("cpu", dtype).contiguous() for name, weight in weights.items()}, temporary / WEIGHTS)
+            (temporary / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+
+
+def load_sae(folder: Path, device: str | torch.device = "cpu") -> SAE:
+    """Read a TopK SAE that `SAE.save` or sae_lens wrote. Weights become float32.
+
+    Raises: SAEError when a file is missing or damaged, or holds an SAE of another kind.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        weights = safetensors.torch.load_file(folder / WEIGHTS)
+    except FileNotFoundError as error:
+        raise SAEError(f"{folder} holds no SAE: {Path(error.filename or WEIGHTS).name} is missing.") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise SAEError(f"the SAE in {folder} cannot be read ({error}). Fetch or train it again.") from error
+    for key, wanted in {"architecture": "topk", "apply_b_dec_to_input": True, "normalize_activations": "none",
+                        "reshape_activations": "none", "rescale_acts_by_decoder_norm": False}.items():
+        if config.get(key) != wanted:
+            raise SAEError(f"the SAE in {folder} has {key} = {config.get(key)!r}; this module reads {wanted!r}. sae_lens' SAE.load_from_disk reads the others.")
+    metadata = config.get("metadata", {})
+    cfg = SAEConfig(config["d_in"], config["d_sae"], config["k"], metadata.get("model_name") or "", metadata.get("hook_name") or "")
+    shapes = {"W_enc": (cfg.d_in, cfg.d_sae), "b_enc": (cfg.d_sae,), "W_dec": (cfg.d_sae, cfg.d_in), "b_dec": (cfg.d_in,)}
+    found = {name: tuple(weight.shape) for name, weight in weights.items()}
+    if found != shapes:
+        raise SAEError(f"the weights in {folder} do not fit its {CONFIG}: {found} instead of {shapes}.")
+    sae = SAE(cfg)
+    weights["encoder_rows"] = weights.pop("W_enc").T.contiguous()
+    sae.load_state_dict({name: weight.float() for name, weight in weights.items()})
+    return sae.to(device)
+
+
+def check_fits(model: TransformerBridge, sae: SAE, name: str | None = None) -> str:
+    """The hook point at which this SAE belongs in this model.
+
+    Args:
+        name: a hook point, for an SAE that does not say its own.
+
+    Raises: SAEError when it was trained on another model, at another hook point or on another width; HookNameError.
+    """
+    cfg = sae.cfg
+    if cfg.model_name and cfg.model_name != model.cfg.model_name:
+        raise SAEError(f"this SAE was trained on {cfg.model_name}; the model is {model.cfg.model_name}. Load that model, or train an SAE on this one.")
+    if name is not None and cfg.hook_name and name != cfg.hook_name:
+        raise SAEError(f"this SAE was trained at {cfg.hook_name}, not at {name}: elsewhere its directions mean nothing.")
+    name = name or cfg.hook_name
+    if not name:
+        raise SAEError("this SAE does not say at which hook point it belongs: pass name=.")
+    check_hook_names(model, name)
+    if cfg.d_in != model.cfg.d_model:
+        raise SAEError(f"this SAE reads activations of width {cfg.d_in}; {model.cfg.model_name} has d_model = {model.cfg.d_model}.")
+    return name
+
+
+def usual_tokens(acts: Float[Tensor, "batch pos d_model"], max_norm_ratio: float = 3.0) -> Bool[Tensor, "batch pos"]:
+    """False at the first token, and at those with a norm above 3 times the median of their row's others.
+
+    These are the tokens that no SAE of this course is trained on (see `collect_activations`), so it leaves them alone.
+    """
+    norms = acts.norm(dim=-1)
+    usual = norms <= max_norm_ratio * norms[:, 1:].median(1, keepdim=True).values
+    usual[:, 0] = False
+    return usual
+
+
+@contextmanager
+def spliced(model: TransformerBridge, sae: SAE, *, name: str | None = None) -> Iterator[None]:
+    """While the block runs, the model goes on with the SAE's reconstruction in place of the activation.
+
+    The first token and the tokens of unusual norm pass unchanged (`usual_tokens`).
+    Raises: SAEError (see `check_fits`), InterventionError.
+    """
+    def reconstruct(acts: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch pos d_model"]:
+        with torch.no_grad():
+            return torch.where(usual_tokens(acts)[..., None], sae(acts.to(sae.b_dec.dtype)).to(acts.dtype), acts)
+
+    with intervene(model, {check_fits(model, sae, name): reconstruct}):
+        yield

@@ -1,0 +1,271 @@
+"""The training loop of a TopK SAE: read it in one sitting.
+
+The data are normalised (mean removed, scaled to a mean squared length of d_in), the decoder's rows keep unit norm, dead latents
+learn to rebuild the error (the auxiliary loss of Gao et al. 2024). A run is a function of its data and its
+configuration: it can be killed and resumed to the same losses.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import safetensors
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from utils.paths import atomic_file
+from utils.sae import SAE, SAEConfig, SAEError
+from utils.sparse import sparse_decode, sparse_encode
+
+
+class Activations(Protocol):
+    """What `train_sae` reads: `Shards`, or `Rows` around a tensor."""
+
+    def batches(self, batch_size: int, seed: int, first: int = 0) -> Iterator[Float[Tensor, "batch d_in"]]: ...
+
+    def sample(self, n: int, seed: int = 0) -> Float[Tensor, "n d_in"]: ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A tensor of activations [n, d_in], served like `Shards`.
+
+    Raises: ValueError when it is not a matrix, or holds NaN or infinity.
+    """
+
+    acts: Float[Tensor, "n d_in"]
+
+    def __post_init__(self) -> None:
+        if self.acts.ndim != 2 or not len(self.acts):
+            raise ValueError(f"activations must be [n, d_in] with n at least 1; got {list(self.acts.shape)}.")
+        _check_finite(self.acts)
+
+    def batches(self, batch_size: int, seed: int, first: int = 0) -> Iterator[Float[Tensor, "batch d_in"]]:
+        per_epoch = len(self.acts) // batch_size
+        if per_epoch == 0:
+            raise ValueError(f"a batch of {batch_size:,} tokens cannot be filled: there are {len(self.acts):,}.")
+        epoch, skip = divmod(first, per_epoch)
+        while True:
+            order = torch.randperm(len(self.acts), generator=torch.Generator().manual_seed(seed + epoch))
+            for i in range(skip, per_epoch):
+                yield self.acts[order[i * batch_size : (i + 1) * batch_size]].float()
+            epoch, skip = epoch + 1, 0
+
+    def sample(self, n: int, seed: int = 0) -> Float[Tensor, "n d_in"]:
+        return self.acts[torch.randperm(len(self.acts), generator=torch.Generator().manual_seed(seed))[:n]].float()
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: tokens a step.
+        lr: Adam's learning rate after the warm-up; it falls linearly to zero over the last `decay` of the steps.
+        warmup, decay: shares of the steps.
+        aux_coefficient: weight of the auxiliary loss; 0 leaves it out.
+        dead_after: a latent that has not fired for so many tokens is dead.
+        seed: of the initialisation and of the data's order.
+        sparse: True computes with the k firing latents alone (`utils.sparse`), False with dense matrices.
+        bf16: look for the largest latents in bfloat16; their values are computed in float32 all the same (sparse), or the encoder's product alone
+            runs in bfloat16 (dense).
+        checkpoint_every: steps between two checkpoints.
+    """
+
+    steps: int
+    batch_size: int = 1024
+    lr: float = 1e-3
+    warmup: float = 0.02
+    decay: float = 0.3
+    aux_coefficient: float = 1 / 32
+    dead_after: int = 200_000
+    seed: int = 0
+    sparse: bool = True
+    bf16: bool = False
+    checkpoint_every: int = 1000
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step, the first being 0."""
+        rising = (step + 1) / max(1, self.warmup * self.steps)
+        falling = (self.steps - step) / max(1, self.decay * self.steps)
+        return self.lr * min(1.0, rising, falling)
+
+
+@dataclass(frozen=True)
+class History:
+    """One number per step: the share of the variance left unexplained on the step's batch, and the dead latents."""
+
+    unexplained: Float[Tensor, " steps"]
+    dead: Int[Tensor, " steps"]
+
+
+def train_sae(
+    acts: Activations,
+    cfg: SAEConfig,
+    training: TrainingConfig,
+    *,
+    checkpoint: Path | None = None,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> tuple[SAE, History]:
+    """Train an SAE; returned in the activations' own units, with its history.
+
+    Args:
+        acts: `Shards`, or `Rows(tensor)`.
+        checkpoint: a file. If it holds an unfinished run of this configuration, that run goes on; a finished one is
+            returned as it is. It is safe to delete.
+
+    Raises:
+        SAEError: the checkpoint belongs to another configuration, or is damaged.
+        ValueError: the activations have another width, are NaN or infinite, do not vary or do not fill a batch.
+    """
+    device = torch.device(device)
+    mean, scale = normalisation(acts.sample(100_000))
+    if len(mean) != cfg.d_in:
+        raise ValueError(f"the SAE reads activations of width {cfg.d_in}; these have {len(mean)}.")
+    sae = SAE(cfg, training.seed).to(device)
+    optimizer = torch.optim.Adam(sae.parameters(), lr=training.lr, fused=True)
+    idle = torch.zeros(cfg.d_sae, dtype=torch.long, device=device)
+    history = History(torch.zeros(training.steps), torch.zeros(training.steps, dtype=torch.long))
+    first = 0
+    if checkpoint is not None and Path(checkpoint).exists():
+        first = _resume(Path(checkpoint), sae, optimizer, idle, history, training, mean)
+    batches = acts.batches(training.batch_size, training.seed, first)
+    mean = mean.to(device)
+    for step in tqdm(range(first, training.steps), initial=first, total=training.steps, desc="training", unit=" steps", delay=2,
+                     mininterval=1, disable=not progress):
+        x = (next(batches).to(device) - mean) / scale
+        dead = idle >= training.dead_after
+        reconstruction, auxiliary, fired = _forward(sae, x, dead, training)
+        error = (x - reconstruction).pow(2).sum(1).mean()
+        loss = error + training.aux_coefficient * auxiliary
+        if not loss.isfinite():
+            raise ValueError(f"the loss is {loss.item()} at step {step}: the activations hold NaN or infinity, or the learning rate is too high.")
+        loss.backward()
+        _project_out_decoder(sae)
+        for group in optimizer.param_groups:
+            group["lr"] = training.lr_at(step)
+        optimizer.step()
+        optimizer.zero_grad()
+        with torch.no_grad():
+            sae.W_dec.copy_(F.normalize(sae.W_dec, dim=1))
+        idle += len(x)
+        idle[fired] = 0
+        history.unexplained[step] = error.detach() / (x - x.mean(0)).pow(2).sum(1).mean()
+        history.dead[step] = dead.sum()
+        if checkpoint is not None and ((step + 1) % training.checkpoint_every == 0 or step + 1 == training.steps):
+            _checkpoint(Path(checkpoint), step + 1, sae, optimizer, idle, history, training, mean)
+    sae.rescale_(mean, scale)
+    return sae.requires_grad_(False), history
+
+
+def normalisation(sample: Float[Tensor, "n d_in"]) -> tuple[Float[Tensor, " d_in"], float]:
+    """(mean, scale): (x - mean) / scale has a mean squared length of d_in.
+
+    Raises: ValueError when the sample holds NaN or infinity, or does not vary.
+    """
+    _check_finite(sample)
+    mean = sample.mean(0)
+    scale = float((sample - mean).pow(2).mean().sqrt())
+    if scale == 0:
+        raise ValueError("the activations do not vary: every row is the same.")
+    return mean, scale
+
+
+def _forward(
+    sae: SAE, x: Float[Tensor, "n d_in"], dead: Bool[Tensor, " d_sae"], training: TrainingConfig
+) -> tuple[Float[Tensor, "n d_in"], Float[Tensor, ""], Int[Tensor, " n_fired"]]:
+    """(reconstruction, auxiliary loss, the latents that fired)."""
+    encode, decode = (_pick_sparse, sparse_decode) if training.sparse else (_pick_dense, _decode_dense)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=training.bf16), torch.set_grad_enabled(not training.sparse):
+        scores = sae.pre_activations(x).float()
+    values, indices = encode(sae, x, scores, sae.cfg.k)
+    reconstruction = decode(values, indices, sae.W_dec) + sae.b_dec
+    auxiliary = torch.zeros((), device=x.device)
+    n_dead = int(dead.sum())
+    if n_dead and training.aux_coefficient:
+        # The dead latents that come closest to firing are asked for what the living ones left over.
+        left_over = (x - reconstruction).detach()
+        dead_values, dead_indices = encode(sae, x, scores.masked_fill(~dead, -torch.inf), min(n_dead, sae.cfg.d_in // 2))
+        auxiliary = (left_over - decode(dead_values, dead_indices, sae.W_dec)).pow(2).sum(1).mean()
+    return reconstruction, auxiliary, indices[values > 0].unique()
+
+
+def _pick_dense(sae: SAE, x: Tensor, scores: Float[Tensor, "n d_sae"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    values, indices = scores.topk(k, dim=-1, sorted=False)
+    return values.relu(), indices
+
+
+def _pick_sparse(sae: SAE, x: Tensor, scores: Float[Tensor, "n d_sae"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
+    indices = scores.topk(k, dim=-1, sorted=False).indices
+    return sparse_encode(x - sae.b_dec, indices, sae.encoder_rows, sae.b_enc).relu(), indices
+
+
+def _decode_dense(values: Float[Tensor, "n k"], indices: Int[Tensor, "n k"], W: Float[Tensor, "d_sae d"]) -> Float[Tensor, "n d"]:
+    return torch.zeros(len(values), len(W), device=W.device).scatter(1, indices, values) @ W
+
+
+@torch.no_grad()
+def _project_out_decoder(sae: SAE) -> None:
+    """Take from each decoder row's gradient its part along the row: the next line restores the length anyway, and Adam's
+    moments would remember a push that never happens."""
+    along = (sae.W_dec.grad * sae.W_dec).sum(1, keepdim=True)
+    sae.W_dec.grad.addcmul_(along, sae.W_dec, value=-1)
+
+
+def _check_finite(acts: Tensor) -> None:
+    broken = (~acts.isfinite()).any(1)
+    if broken.any():
+        raise ValueError(f"{int(broken.sum()):,} of {len(acts):,} activations are NaN or infinite, row {int(broken.nonzero()[0])} first.")
+
+
+def _checkpoint(
+    path: Path, step: int, sae: SAE, optimizer: torch.optim.Adam, idle: Tensor, history: History, training: TrainingConfig, mean: Tensor
+) -> None:
+    tensors = {f"sae.{name}": weight for name, weight in sae.state_dict().items()}
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{i}.{name}": value for name, value in state.items()}
+    tensors |= {"idle": idle, "unexplained": history.unexplained, "dead": history.dead, "mean": mean}
+    metadata = {"step": str(step), "config": _config(sae, training)}
+    with atomic_file(path) as temporary:
+        safetensors.torch.save_file({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, temporary, metadata)
+
+
+def _resume(
+    path: Path, sae: SAE, optimizer: torch.optim.Adam, idle: Tensor, history: History, training: TrainingConfig, mean: Tensor
+) -> int:
+    """Load a checkpoint into what it was made from; returns the number of steps that are done."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+    except (OSError, SafetensorError) as error:
+        raise SAEError(f"the checkpoint {path} cannot be read ({error}). Delete it to start again.") from error
+    if metadata["config"] != _config(sae, training):
+        raise SAEError(f"the checkpoint {path} belongs to another run: {metadata['config']}. Choose another file, or delete this one.")
+    if not torch.allclose(tensors["mean"], mean.cpu()):
+        raise SAEError(f"the checkpoint {path} belongs to a run on other activations. Choose another file, or delete this one.")
+    sae.load_state_dict({name.removeprefix("sae."): tensor for name, tensor in tensors.items() if name.startswith("sae.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("adam."):
+            _, i, key = name.split(".")
+            state.setdefault(int(i), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for target, name in ((idle, "idle"), (history.unexplained, "unexplained"), (history.dead, "dead")):
+        target.copy_(tensors[name])
+    return int(metadata["step"])
+
+
+def _config(sae: SAE, training: TrainingConfig) -> str:
+    return json.dumps({"sae": asdict(sae.cfg), "training": asdict(training)}, sort_keys=True)
