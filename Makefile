@@ -12,7 +12,7 @@ ROOT_OK := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
 learn: $(VENV)/.installed
 	$(BIN)/python -m utils fetch
-	$(BIN)/jupyter lab $(ROOT_OK) --LabApp.default_url=/lab/tree/chapters/00_start_here.ipynb $(ARGS)
+	$(BIN)/jupyter lab $(ROOT_OK) --LabApp.news_url=None --LabApp.default_url=/lab/tree/chapters/00_start_here.ipynb $(ARGS)
 
 $(VENV)/.installed: requirements.lock
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...')"

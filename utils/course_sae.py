@@ -93,6 +93,7 @@ def main() -> None:
     card |= {"sha256": sha256_of(folder / WEIGHTS), "sae": asdict(CFG), "training": asdict(TRAIN), "seeds": list(SEEDS), "tokens": len(shards["train"]),
              "sources": list(TRAINING), "unseen": list(UNSEEN)}
     atomic_write(folder / "card.json", json.dumps(card, indent=1))
+    atomic_write(folder / "README.md", card_text(card))
     shutil.copytree(folder, FOLDER, dirs_exist_ok=True)
     print(f"{FOLDER} is written. Set SHA256 in utils/course_sae.py to {card['sha256']}")
 
@@ -117,6 +118,42 @@ def _measure(trained: dict[str, SAE], shards: dict[str, Shards]) -> dict:
                          for name, sae in (trained | {"untrained SAE": random}).items()}
         print(source, json.dumps({"fit": fits[source], "cost": costs[source]}, indent=1), flush=True)
     return {"fit": fits, "cost": costs}
+
+
+def card_text(card: dict) -> str:
+    """The card as Markdown: every number comes from `card.json`."""
+    sae, training = card["sae"], card["training"]
+    lines = [
+        "# The course SAE", "",
+        f"A TopK sparse autoencoder of `{sae['hook_name']}` (the residual stream after block {LAYER}) of `{sae['model_name']}`: "
+        f"{sae['d_sae']:,} latents, {sae['k']} at a time. Made and measured by `python -m utils.course_sae`. MIT licence.", "",
+        f"**Data.** {card['tokens']:,} distinct tokens in contexts of 128, from {', '.join(card['sources'])} (public domain, BSD; see `utils/corpus.py`), "
+        f"5% of the documents held out. The first token of a context and tokens with more than 3 times the median norm are left out: the SAE knows nothing of them. Activations were computed in bfloat16.",
+        f"**Recipe.** {training['steps']:,} steps of {training['batch_size']:,} tokens ({training['steps'] * training['batch_size'] / card['tokens']:.1f} epochs), "
+        f"Adam {training['lr']:g}, linear decay over the last {training['decay']:.0%}, auxiliary loss {training['aux_coefficient']:g}, seed {card['seeds'][0]}; seed {card['seeds'][1]} for comparison. "
+        f"Stored in half precision, SHA-256 `{card['sha256']}`.", "",
+        "**How well it rebuilds activations**, 95% intervals over documents:", "",
+        "| text | | explained variance | L0 | never fire | fire on > 10% |", "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for source, rows in card["fit"].items():
+        for name, fit in rows.items():
+            latents = f"{fit['l0']:.1f} | {fit['dead']:.1%} | {fit['dense']:.1%}" if fit["l0"] else "| |"
+            lines.append(f"| {source} | {name} | {_with_interval(fit['explained_variance'])} | {latents} |")
+    lines += ["", "**What next-token prediction loses** when it stands in for the activation (nats per token; recovered: 1 is no loss, 0 as bad as the ablation):", "",
+              "| text | | clean | with the SAE | mean ablation | zero ablation | recovered, mean | recovered, zero | KL |", "| --- | --- | --- | --- | --- | --- | --- | --- | --- |"]
+    for source, rows in card["cost"].items():
+        for name, cost in rows.items():
+            lines.append(f"| {source} | {name} | {cost['clean']:.3f} | {cost['sae']:.3f} | {cost['mean']:.3f} | {cost['zero']:.3f} | {_with_interval(cost['recovered_mean'])} | "
+                         f"{_with_interval(cost['recovered_zero'])} | {_with_interval(cost['kl'])} |")
+    lines += ["", f"Held-out: documents of the training sources. {' and '.join(card['unseen']).capitalize()}: sources of another kind, never trained on. "
+              "A latent that never fires on one of these texts may fire elsewhere. The two sides of a comparison leave the same tokens in place (see `utils.sae.usual_tokens`).", "",
+              "**Known faults.** English of 1790 to 2026, speeches, novels and documentation: no chat, no other language, hardly any program code outside of examples. "
+              "Many latents fire on a single token. The model is small and stored in 4 bits; what a latent seems to mean here need not hold in another model.", ""]
+    return "\n".join(lines)
+
+
+def _with_interval(estimate: list[float]) -> str:
+    return "{:.3f} [{:.3f}, {:.3f}]".format(*estimate)
 
 
 def _facts(measured: Fit | Cost) -> dict:
