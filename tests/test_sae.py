@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from utils import sae_training
-from utils.hooks import InterventionError, resid_post, run_with_cache
+from utils.hooks import InterventionError, intervene, resid_post, run_with_cache
 from utils.models import tiny_model
 from utils.sae import SAE, CONFIG, WEIGHTS, SAEConfig, SAEError, check_fits, load_sae, spliced, usual_tokens
 from utils.sae_metrics import bootstrap, measure_cost
@@ -84,6 +84,10 @@ def test_damaged_or_other_files_are_refused(tmp_path):
         load_sae(tmp_path)
     _sae().save(tmp_path / "sae")
     config = json.loads((tmp_path / "sae" / CONFIG).read_text())
+    for broken, message in ((config | {"k": 100}, "describes no SAE: k = 100"), ({k: v for k, v in config.items() if k != "d_in"}, "describes no SAE"), ([1], "cannot be read")):
+        (tmp_path / "sae" / CONFIG).write_text(json.dumps(broken))
+        with pytest.raises(SAEError, match=message):
+            load_sae(tmp_path / "sae")
     (tmp_path / "sae" / CONFIG).write_text(json.dumps(config | {"architecture": "gated"}))
     with pytest.raises(SAEError, match="architecture = 'gated'"):
         load_sae(tmp_path / "sae")
@@ -135,6 +139,43 @@ def test_splicing_replaces_usual_tokens_only_and_leaves_no_hook():
             pass
 
 
+def test_splicing_works_while_the_model_generates():
+    model = tiny_model()
+    sae = SAE(SAEConfig(model.cfg.d_model, 50, 4, hook_name=resid_post(1))).requires_grad_(False)
+    tokens = torch.randint(4, model.cfg.d_vocab, (2, 7), generator=torch.Generator().manual_seed(1))
+    tokens[:, 0] = model.tokenizer.bos_token_id
+    before, after = [], []
+    keep = lambda seen: {resid_post(1): lambda acts, hook: (seen.append(acts.clone()), acts)[1]}  # noqa: E731
+    with intervene(model, keep(before), may_do_nothing=True), spliced(model, sae), intervene(model, keep(after), may_do_nothing=True):
+        written = model.generate(tokens, max_new_tokens=4, do_sample=False, stop_at_eos=False, verbose=False, return_type="tokens")
+    assert written.shape == (2, 11) and len(before) == len(after) == 4
+    limit = 3 * before[0].norm(dim=-1)[:, 1:].median(1, keepdim=True).values
+    for clean, spliced_in in zip(before[1:], after[1:]):  # one new position at a time
+        usual = clean.norm(dim=-1) <= limit
+        assert clean.shape[1] == 1 and usual.any()
+        torch.testing.assert_close(spliced_in[usual], sae(clean[usual]))
+    # A first token on its own is left alone, and that nothing was replaced is said.
+    with pytest.raises(InterventionError, match="changed nothing"), spliced(model, sae):
+        model(tokens[:, :1])
+
+
+def test_gradients_pass_through_a_spliced_sae():
+    model = tiny_model()
+    tokens = torch.randint(4, model.cfg.d_vocab, (2, 7), generator=torch.Generator().manual_seed(1))
+    sae = SAE(SAEConfig(model.cfg.d_model, 50, 4, hook_name=resid_post(1)))
+    below = torch.full((model.cfg.d_model,), 1e-3, requires_grad=True)
+    with intervene(model, {resid_post(0): lambda acts, hook: acts + below}), spliced(model, sae):
+        model(tokens, return_type="loss").backward()
+    assert below.grad.abs().sum() > 0 and sae.W_dec.grad.abs().sum() > 0
+
+
+def test_the_sae_runs_under_autocast():
+    sae, x = _sae().requires_grad_(False), _acts(40)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = sae(x)
+    torch.testing.assert_close(rough, sae(x), rtol=0.2, atol=0.1 * float(x.abs().max()))
+
+
 def test_cost_against_the_two_ablations():
     """An SAE that returns its input costs nothing; one that returns the mean recovers nothing of the mean ablation."""
     model = tiny_model()
@@ -143,12 +184,18 @@ def test_cost_against_the_two_ablations():
 
     class Fixed(SAE):
         def forward(self, x):
-            return x + 1e-9 * x if self.give_back else mean.expand_as(x)
+            return x + 1e-4 * x if self.give_back else mean.expand_as(x)
 
     sae = Fixed(SAEConfig(model.cfg.d_model, 50, 4, hook_name=resid_post(1)))
     sae.give_back = False
     cost = measure_cost(model, sae, tokens, document, mean, progress=False)
     assert abs(cost.recovered_mean.value) < 1e-5 and abs(cost.sae - cost.mean) < 1e-6 and cost.kl.value > 0
+    sae.give_back = True
+    good = measure_cost(model, sae, tokens, document, mean, progress=False)
+    assert abs(good.recovered_mean.value - 1) < 0.01 and abs(good.recovered_zero.value - 1) < 0.01 and abs(good.kl.value) < 1e-5 < cost.kl.value
+    assert good.zero == cost.zero != good.mean
+    with pytest.raises(ValueError, match="6 contexts with 3 owners"):
+        measure_cost(model, sae, tokens, document[:3], mean)
     own = torch.stack([-torch.log_softmax(model(tokens)[i, :-1], -1).gather(1, tokens[i, 1:, None]).mean() for i in range(6)]).mean()
     assert abs(cost.clean - own.item()) < 1e-5
 
@@ -181,8 +228,9 @@ def test_training_explains_what_it_was_not_shown(sparse):
 
 
 def test_sparse_and_dense_training_take_the_same_path():
-    runs = [train_sae(Rows(_acts(2000)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=40, batch_size=256, sparse=sparse, dead_after=1000), progress=False)
+    runs = [train_sae(Rows(_acts(2000)), SAEConfig(D_IN, 90, K), TrainingConfig(steps=40, batch_size=64, sparse=sparse, dead_after=256), progress=False)
             for sparse in (True, False)]
+    assert runs[0][1].dead.max() > 5  # so that the auxiliary loss takes part
     torch.testing.assert_close(runs[0][1].unexplained, runs[1][1].unexplained, rtol=1e-3, atol=1e-3)
 
 
@@ -200,9 +248,31 @@ def test_the_auxiliary_loss_brings_dead_latents_back(monkeypatch):
     assert dead[0.0] >= 14 and dead[1 / 4] <= 5, dead
 
 
+def test_a_search_in_bfloat16_ends_as_well():
+    training = dict(steps=600, batch_size=256, lr=3e-3)
+    explained = [_explained(train_sae(Rows(_acts(4000)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(bf16=bf16, **training), progress=False)[0], _acts(800, seed=1))
+                 for bf16 in (False, True)]
+    assert explained[1] > explained[0] - 0.02
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("bf16", [False, True])
+def test_training_on_a_gpu(bf16):
+    sae, _ = train_sae(Rows(_acts(4000)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=600, batch_size=256, lr=3e-3, bf16=bf16), device="cuda", progress=False)
+    assert _explained(sae.cpu(), _acts(800, seed=1)) > 0.85
+
+
+def test_activations_of_another_hook_point_are_refused():
+    rows = Rows(_acts(300))
+    object.__setattr__(rows, "hook", resid_post(1))
+    with pytest.raises(ValueError, match="harvested at blocks.1.hook_out; the SAE is meant for blocks.2.hook_out"):
+        train_sae(rows, SAEConfig(D_IN, D_SAE, K, hook_name=resid_post(2)), TrainingConfig(steps=3, batch_size=64), progress=False)
+
+
 def test_a_killed_run_resumes_to_the_same_losses_and_weights(tmp_path, monkeypatch):
-    arguments = (Rows(_acts(1000)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=50, batch_size=64, checkpoint_every=15, dead_after=300, seed=3))
+    arguments = (Rows(_acts(1000)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=50, batch_size=64, checkpoint_every=20, dead_after=64, seed=3))
     whole, history = train_sae(*arguments, progress=False)
+    assert history.dead[20:].max() > 0  # 1,000 rows make 15 batches: step 20 lies within an epoch, with dead latents
     forward, calls = sae_training._forward, []
 
     def dies(*args):
@@ -215,12 +285,12 @@ def test_a_killed_run_resumes_to_the_same_losses_and_weights(tmp_path, monkeypat
     with pytest.raises(KeyboardInterrupt):
         train_sae(*arguments, checkpoint=tmp_path / "run.safetensors", progress=False)
     resumed, again = train_sae(*arguments, checkpoint=tmp_path / "run.safetensors", progress=False)
-    assert len(calls) == 38 + 50 - 30
+    assert len(calls) == 38 + 50 - 20
     assert torch.equal(history.unexplained, again.unexplained) and torch.equal(history.dead, again.dead)
     for one, other in zip(whole.state_dict().values(), resumed.state_dict().values()):
         assert torch.equal(one, other)
     finished, _ = train_sae(*arguments, checkpoint=tmp_path / "run.safetensors", progress=False)
-    assert len(calls) == 38 + 50 - 30 and torch.equal(finished.W_dec, whole.W_dec)
+    assert len(calls) == 38 + 50 - 20 and torch.equal(finished.W_dec, whole.W_dec)
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
@@ -230,6 +300,9 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         train_sae(Rows(_acts(300)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=4, batch_size=64), checkpoint=path, progress=False)
     with pytest.raises(SAEError, match="other activations"):
         train_sae(Rows(_acts(300, seed=8)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=3, batch_size=64), checkpoint=path, progress=False)
+    spread = _acts(300)
+    with pytest.raises(SAEError, match="other activations"):
+        train_sae(Rows(spread.mean(0) + 10 * (spread - spread.mean(0))), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=3, batch_size=64), checkpoint=path, progress=False)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(SAEError, match="cannot be read"):
         train_sae(Rows(_acts(300)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=3, batch_size=64), checkpoint=path, progress=False)
@@ -240,9 +313,15 @@ def test_bad_activations():
     broken[17, 2] = torch.nan
     with pytest.raises(ValueError, match="1 of 300 activations are NaN or infinite, row 17"):
         Rows(broken)
-    for acts, message in ((torch.ones(300, D_IN), "do not vary"), (_acts(300)[:, :12], "width 13; these have 12"), (_acts(20), "cannot be filled")):
+    for acts, message in ((torch.full((300, D_IN), 0.1), "do not vary"), (_acts(300)[:, :12], "width 13; these have 12"), (_acts(20), "cannot be filled")):
         with pytest.raises(ValueError, match=message):
             train_sae(Rows(acts), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=3, batch_size=64), progress=False)
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "dead_after", "checkpoint_every"])
+def test_counts_below_one_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, not 0"):
+        TrainingConfig(**({"steps": 3} | {name: 0}))
 
 
 def test_the_learning_rate_rises_stays_and_falls():

@@ -10,7 +10,7 @@ import torch
 from utils import shards as shards_module
 from utils.activations import collect_activations
 from utils.corpus import Document, split_documents, unwrap
-from utils.hooks import resid_post
+from utils.hooks import intervene, resid_post
 from utils.models import tiny_model
 from utils.shards import ShardError, Shards, contexts, harvest
 
@@ -105,7 +105,7 @@ def test_a_killed_harvest_goes_on(tmp_path, model, monkeypatch):
 
 @pytest.mark.parametrize("change, message", [
     (dict(name=resid_post(0)), "another hook point, blocks.1"), (dict(seed=1), "other texts or another shuffle"),
-    (dict(context=5), "context = 6, not 5"), (dict(model=1), "another model"),
+    (dict(context=5), "context = 6, not 5"), (dict(model=1), "another model"), (dict(fewer=1), "other documents"),
 ])
 def test_a_folder_of_another_harvest_is_refused_and_left_alone(folder, model, change, message):
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
@@ -113,8 +113,11 @@ def test_a_folder_of_another_harvest_is_refused_and_left_alone(folder, model, ch
     if "model" in change:
         arguments.pop("model")
         model = tiny_model(seed=1)
+    texts = _documents(tiny_model())
+    if arguments.pop("fewer", False):
+        del texts[1]  # it is shorter than a context: the tokens stay the same, the numbers of the documents do not
     with pytest.raises(ShardError, match=message):
-        harvest(model, _documents(tiny_model()), folder=folder, **arguments)
+        harvest(model, texts, folder=folder, **arguments)
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
@@ -131,8 +134,41 @@ def test_damaged_shards_are_refused(folder):
     with pytest.raises(ShardError, match="its content changed"):
         Shards(folder).verify()
     file.unlink()
-    with pytest.raises(ShardError, match="it is missing"):
+    with pytest.raises(ShardError, match="it is missing.*Delete this file and call harvest again"):
         Shards(folder)
+
+
+def test_a_deleted_shard_is_harvested_again(folder, model):
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    (folder / "00003.safetensors").unlink()
+    harvest(model, _documents(model), resid_post(1), folder, context=CONTEXT, contexts_per_shard=PER_SHARD, progress=False).verify()
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+def test_an_edited_model_is_not_harvested(model, tmp_path):
+    with pytest.raises(ShardError, match="Detach them"), intervene(model, {resid_post(0): lambda acts, hook: 5 * acts}, may_do_nothing=True):
+        harvest(model, _documents(model), resid_post(1), tmp_path / "x", context=CONTEXT, progress=False)
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_half_precision_cannot_hold_is_not_stored(tmp_path):
+    model = tiny_model()
+    with torch.no_grad():
+        model.original_model.model.embed_tokens.weight.mul_(1e5)
+    with pytest.raises(ValueError, match="beyond half precision"):
+        harvest(model, _documents(model), resid_post(0), tmp_path / "x", context=CONTEXT, progress=False)
+
+
+def test_another_width_than_the_residual_streams_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="wide, not d_model"):
+        harvest(model, _documents(model), "blocks.0.mlp.gate.hook_out", tmp_path / "x", context=CONTEXT, progress=False)
+
+
+def test_two_seeds_never_share_an_epoch(folder):
+    shards = Shards(folder)
+    per_epoch = len(shards) // 7
+    first = [torch.cat([batch for batch, _ in zip(shards.batches(7, seed, epoch * per_epoch), range(per_epoch))]) for seed in (0, 1) for epoch in (0, 1, 2)]
+    assert not any(torch.equal(one, other) for i, one in enumerate(first) for other in first[:i])
 
 
 def test_an_empty_shard_and_a_broken_manifest_are_refused(folder):
@@ -157,6 +193,10 @@ def test_bad_input_says_what_to_do(model, tmp_path, folder):
         contexts(model, _documents(model), 1)
     with pytest.raises(ValueError, match="cannot be filled"):
         next(Shards(folder).batches(batch_size=10_000, seed=0))
+    with pytest.raises(ValueError, match="cannot be filled"):
+        next(Shards(folder).batches(batch_size=-1, seed=0))
+    with pytest.raises(ValueError, match="max_contexts must be at least 1"):
+        harvest(model, _documents(model), resid_post(1), tmp_path / "x", context=CONTEXT, max_contexts=0)
     assert not (tmp_path / "x").exists()
 
 

@@ -63,7 +63,7 @@ class SAEConfig:
 class SAE(nn.Module):
     """x -> the k largest of ReLU((x - b_dec) W_enc + b_enc) -> f W_dec + b_dec.
 
-    The decoder's rows have unit norm, so that a latent's value is a length in the activation's own units.
+    `train_sae` keeps the decoder's rows at unit norm, so that a latent's value is a length in the activation's own units.
     """
 
     def __init__(self, cfg: SAEConfig, seed: int = 0) -> None:
@@ -134,29 +134,33 @@ class SAE(nn.Module):
             "reshape_activations": "none", "rescale_acts_by_decoder_norm": False, "metadata": metadata,
         }
         with atomic_folder(folder) as temporary:
-            safetensors.torch.save_file({name: weight.detach().to("cpu", dtype).contiguous() for name, weight in weights.items()}, temporary / WEIGHTS)
+            stored = {name: weight.detach().to("cpu", dtype).contiguous() for name, weight in weights.items()}
+            (temporary / WEIGHTS).write_bytes(safetensors.torch.save(stored))
             (temporary / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
 
 
 def load_sae(folder: Path, device: str | torch.device = "cpu") -> SAE:
-    """Read a TopK SAE that `SAE.save` or sae_lens wrote. Weights become float32.
+    """Read a TopK SAE that `SAE.save` or sae_lens wrote, in float32 and frozen: gradients pass through it, none stays in it.
 
     Raises: SAEError when a file is missing or damaged, or holds an SAE of another kind.
     """
     folder = Path(folder)
     try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
         weights = safetensors.torch.load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise SAEError(f"{folder} holds no SAE: {Path(error.filename or WEIGHTS).name} is missing.") from error
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise SAEError(f"the SAE in {folder} cannot be read ({error}). Fetch or train it again.") from error
     for key, wanted in {"architecture": "topk", "apply_b_dec_to_input": True, "normalize_activations": "none",
                         "reshape_activations": "none", "rescale_acts_by_decoder_norm": False}.items():
         if config.get(key) != wanted:
             raise SAEError(f"the SAE in {folder} has {key} = {config.get(key)!r}; this module reads {wanted!r}. sae_lens' SAE.load_from_disk reads the others.")
-    metadata = config.get("metadata", {})
-    cfg = SAEConfig(config["d_in"], config["d_sae"], config["k"], metadata.get("model_name") or "", metadata.get("hook_name") or "")
+    metadata = config.get("metadata") or {}
+    try:
+        cfg = SAEConfig(config["d_in"], config["d_sae"], config["k"], metadata.get("model_name") or "", metadata.get("hook_name") or "")
+    except (KeyError, TypeError, ValueError) as error:
+        raise SAEError(f"the {CONFIG} in {folder} describes no SAE: {error}") from error
     shapes = {"W_enc": (cfg.d_in, cfg.d_sae), "b_enc": (cfg.d_sae,), "W_dec": (cfg.d_sae, cfg.d_in), "b_dec": (cfg.d_in,)}
     found = {name: tuple(weight.shape) for name, weight in weights.items()}
     if found != shapes:
@@ -164,7 +168,7 @@ def load_sae(folder: Path, device: str | torch.device = "cpu") -> SAE:
     sae = SAE(cfg)
     weights["encoder_rows"] = weights.pop("W_enc").T.contiguous()
     sae.load_state_dict({name: weight.float() for name, weight in weights.items()})
-    return sae.to(device)
+    return sae.requires_grad_(False).to(device)
 
 
 def check_fits(model: TransformerBridge, sae: SAE, name: str | None = None) -> str:
@@ -189,13 +193,13 @@ def check_fits(model: TransformerBridge, sae: SAE, name: str | None = None) -> s
     return name
 
 
-def usual_tokens(acts: Float[Tensor, "batch pos d_model"], max_norm_ratio: float = 3.0) -> Bool[Tensor, "batch pos"]:
+def usual_tokens(acts: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:
     """False at the first token, and at those with a norm above 3 times the median of their row's others.
 
     These are the tokens that no SAE of this course is trained on (see `collect_activations`), so it leaves them alone.
+    Rows are taken as full: padding would count as tokens.
     """
-    norms = acts.norm(dim=-1)
-    usual = norms <= max_norm_ratio * norms[:, 1:].median(1, keepdim=True).values
+    usual = acts.norm(dim=-1) <= _norm_limit(acts)
     usual[:, 0] = False
     return usual
 
@@ -204,12 +208,27 @@ def usual_tokens(acts: Float[Tensor, "batch pos d_model"], max_norm_ratio: float
 def spliced(model: TransformerBridge, sae: SAE, *, name: str | None = None) -> Iterator[None]:
     """While the block runs, the model goes on with the SAE's reconstruction in place of the activation.
 
-    The first token and the tokens of unusual norm pass unchanged (`usual_tokens`).
+    The first token and the tokens of unusual norm pass unchanged (`usual_tokens`). Inside `generate`, a new token is
+    unusual when it lies above the limit that its prompt set. Gradients pass through the SAE.
+
     Raises: SAEError (see `check_fits`), InterventionError.
     """
+    limit: Float[Tensor, "batch 1"] | None = None
+
     def reconstruct(acts: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch pos d_model"]:
-        with torch.no_grad():
-            return torch.where(usual_tokens(acts)[..., None], sae(acts.to(sae.b_dec.dtype)).to(acts.dtype), acts)
+        nonlocal limit
+        if acts.shape[1] > 1:
+            usual, limit = usual_tokens(acts), _norm_limit(acts)
+        elif limit is not None and len(limit) == len(acts):
+            usual = acts.norm(dim=-1) <= limit
+        else:  # a single token with no prompt before it is a first token
+            usual = torch.zeros(acts.shape[:2], dtype=torch.bool, device=acts.device)
+        return torch.where(usual[..., None], sae(acts.to(sae.b_dec)).to(acts), acts)
 
     with intervene(model, {check_fits(model, sae, name): reconstruct}):
         yield
+
+
+def _norm_limit(acts: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch 1"]:
+    """3 times the median norm of each row's tokens, the first one left out."""
+    return 3.0 * acts.detach().norm(dim=-1)[:, 1:].median(1, keepdim=True).values

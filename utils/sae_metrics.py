@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from utils.hooks import intervene
-from utils.sae import SAE, check_fits, spliced, usual_tokens
+from utils.sae import SAE, SAEError, check_fits, spliced, usual_tokens
 from utils.shards import Shards
 
 DENSE = 0.1
@@ -59,12 +59,12 @@ class Fit:
     @property
     def dead(self) -> float:
         """The share of the latents that never fired."""
-        return float((self.frequency == 0).float().mean())
+        return float((self.frequency == 0).float().mean()) if len(self.frequency) else 0.0
 
     @property
     def dense(self) -> float:
         """The share of the latents that fire on more than a tenth of the tokens."""
-        return float((self.frequency > DENSE).float().mean())
+        return float((self.frequency > DENSE).float().mean()) if len(self.frequency) else 0.0
 
 
 @dataclass(frozen=True)
@@ -92,22 +92,30 @@ def measure_fit(reconstruct: Callable[[Tensor], Tensor], shards: Shards, *, enco
     Args:
         reconstruct: [n, d_model] -> [n, d_model], an `SAE` for example.
         encode: [n, d_model] -> [n, d_sae]; by default the SAE's. Without one, l0 and frequency are empty.
+
+    Raises: SAEError when an SAE of another hook point or width is measured on these shards; ValueError with fewer than 2 documents.
     """
+    device = torch.device("cpu")
+    if isinstance(reconstruct, SAE):
+        device = reconstruct.b_dec.device
+        if reconstruct.cfg.d_in != shards.d_model or (reconstruct.cfg.hook_name or shards.hook) != shards.hook:
+            raise SAEError(f"this SAE reads {reconstruct.cfg.d_in} dimensions at {reconstruct.cfg.hook_name}; the shards hold {shards.d_model} at {shards.hook}.")
     encode = encode or getattr(reconstruct, "encode", None)
     mean = torch.stack([part["acts"].float().sum(0) for part in shards.parts]).sum(0) / len(shards)
+    mean = mean.to(device)
     n_documents = len(shards.manifest["documents"])
     error, total, fires, l0 = torch.zeros(n_documents), torch.zeros(n_documents), 0, 0.0
     with torch.no_grad():
         for part in shards.parts:
             for acts, document in zip(part["acts"].split(batch_size), part["document"].split(batch_size)):
-                x = acts.float()
-                error.index_add_(0, document, (x - reconstruct(x)).pow(2).sum(1))
-                total.index_add_(0, document, (x - mean).pow(2).sum(1))
+                x = acts.to(device).float()
+                error.index_add_(0, document, (x - reconstruct(x)).pow(2).sum(1).cpu())
+                total.index_add_(0, document, (x - mean).pow(2).sum(1).cpu())
                 if encode is not None:
                     fired = encode(x) > 0
                     fires, l0 = fires + fired.sum(0), l0 + float(fired.sum())
     explained = bootstrap(lambda sums: 1 - sums[0] / sums[1], error, total)
-    frequency = fires / len(shards) if encode is not None else torch.zeros(0)
+    frequency = fires.cpu() / len(shards) if encode is not None else torch.zeros(0)
     return Fit(explained, l0 / len(shards), frequency, len(shards))
 
 
@@ -127,8 +135,10 @@ def measure_cost(
     All three stand in at the same tokens: every one but the first and those of unusual norm (`usual_tokens`). Left in
     place, those hold the attention sink; taken away, any SAE would look good against the wreck.
 
-    Raises: SAEError (see `check_fits`).
+    Raises: SAEError (see `check_fits`); ValueError with fewer than 2 documents, or when tokens and documents do not belong together.
     """
+    if len(tokens) != len(document) or len(document.unique()) < 2:
+        raise ValueError(f"{len(tokens)} contexts with {len(document)} owners, {len(document.unique())} documents: one owner each, and at least 2 documents.")
     name = check_fits(model, sae, name)
     with_value = lambda value: lambda acts, hook: torch.where(usual_tokens(acts)[..., None], value.to(acts), acts)  # noqa: E731
     ways: dict[str, Callable[[], AbstractContextManager]] = {
@@ -175,6 +185,7 @@ def bootstrap(statistic: Callable[[Tensor], Tensor], *per_document: Float[Tensor
     rows = rows[(rows != 0).any(1)]
     if len(rows) < 2:
         raise ValueError("an interval over documents needs at least 2 of them.")
-    draws = torch.randint(len(rows), (n, len(rows)), generator=torch.Generator().manual_seed(seed))
-    low, high = statistic(rows[draws].sum(1).T).quantile(torch.tensor([0.025, 0.975], dtype=torch.double))
+    rng = torch.Generator().manual_seed(seed)
+    drawn = [torch.bincount(torch.randint(len(rows), (len(rows),), generator=rng), minlength=len(rows)).double() @ rows for _ in range(n)]
+    low, high = statistic(torch.stack(drawn, 1)).quantile(torch.tensor([0.025, 0.975], dtype=torch.double))
     return Estimate(float(statistic(rows.sum(0))), float(low), float(high))

@@ -1,8 +1,8 @@
 """The training loop of a TopK SAE: read it in one sitting.
 
 The data are normalised (mean removed, scaled to a mean squared length of d_in), the decoder's rows keep unit norm, dead latents
-learn to rebuild the error (the auxiliary loss of Gao et al. 2024). A run is a function of its data and its
-configuration: it can be killed and resumed to the same losses.
+that come near to firing learn to rebuild the error (the auxiliary loss of Gao et al. 2024). A run can be killed and resumed
+to the same losses: on a CPU with the same number of threads to the last bit.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from utils.paths import atomic_file
+from utils.paths import atomic_write
 from utils.sae import SAE, SAEConfig, SAEError
+from utils.shards import epoch_seed
 from utils.sparse import sparse_decode, sparse_encode
 
 
@@ -50,12 +51,12 @@ class Rows:
         _check_finite(self.acts)
 
     def batches(self, batch_size: int, seed: int, first: int = 0) -> Iterator[Float[Tensor, "batch d_in"]]:
-        per_epoch = len(self.acts) // batch_size
+        per_epoch = len(self.acts) // batch_size if batch_size > 0 else 0
         if per_epoch == 0:
             raise ValueError(f"a batch of {batch_size:,} tokens cannot be filled: there are {len(self.acts):,}.")
         epoch, skip = divmod(first, per_epoch)
         while True:
-            order = torch.randperm(len(self.acts), generator=torch.Generator().manual_seed(seed + epoch))
+            order = torch.randperm(len(self.acts), generator=torch.Generator().manual_seed(epoch_seed(seed, epoch)))
             for i in range(skip, per_epoch):
                 yield self.acts[order[i * batch_size : (i + 1) * batch_size]].float()
             epoch, skip = epoch + 1, 0
@@ -80,6 +81,8 @@ class TrainingConfig:
         bf16: look for the largest latents in bfloat16; their values are computed in float32 all the same (sparse), or the encoder's product alone
             runs in bfloat16 (dense).
         checkpoint_every: steps between two checkpoints.
+
+    Raises: ValueError for counts below 1.
     """
 
     steps: int
@@ -93,6 +96,11 @@ class TrainingConfig:
     sparse: bool = True
     bf16: bool = False
     checkpoint_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "dead_after", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
 
     def lr_at(self, step: int) -> float:
         """The learning rate of a step, the first being 0."""
@@ -127,9 +135,12 @@ def train_sae(
 
     Raises:
         SAEError: the checkpoint belongs to another configuration, or is damaged.
-        ValueError: the activations have another width, are NaN or infinite, do not vary or do not fill a batch.
+        ValueError: the activations are of another hook point or width, are NaN or infinite, do not vary or do not fill a batch.
     """
     device = torch.device(device)
+    hook = getattr(acts, "hook", None)
+    if hook and cfg.hook_name and hook != cfg.hook_name:
+        raise ValueError(f"these activations were harvested at {hook}; the SAE is meant for {cfg.hook_name}.")
     mean, scale = normalisation(acts.sample(100_000))
     if len(mean) != cfg.d_in:
         raise ValueError(f"the SAE reads activations of width {cfg.d_in}; these have {len(mean)}.")
@@ -139,7 +150,7 @@ def train_sae(
     history = History(torch.zeros(training.steps), torch.zeros(training.steps, dtype=torch.long))
     first = 0
     if checkpoint is not None and Path(checkpoint).exists():
-        first = _resume(Path(checkpoint), sae, optimizer, idle, history, training, mean)
+        first, mean, scale = _resume(Path(checkpoint), sae, optimizer, idle, history, training, mean, scale)
     batches = acts.batches(training.batch_size, training.seed, first)
     mean = mean.to(device)
     for step in tqdm(range(first, training.steps), initial=first, total=training.steps, desc="training", unit=" steps", delay=2,
@@ -164,7 +175,7 @@ def train_sae(
         history.unexplained[step] = error.detach() / (x - x.mean(0)).pow(2).sum(1).mean()
         history.dead[step] = dead.sum()
         if checkpoint is not None and ((step + 1) % training.checkpoint_every == 0 or step + 1 == training.steps):
-            _checkpoint(Path(checkpoint), step + 1, sae, optimizer, idle, history, training, mean)
+            _checkpoint(Path(checkpoint), step + 1, sae, optimizer, idle, history, training, mean, scale)
     sae.rescale_(mean, scale)
     return sae.requires_grad_(False), history
 
@@ -177,7 +188,7 @@ def normalisation(sample: Float[Tensor, "n d_in"]) -> tuple[Float[Tensor, " d_in
     _check_finite(sample)
     mean = sample.mean(0)
     scale = float((sample - mean).pow(2).mean().sqrt())
-    if scale == 0:
+    if scale <= 1e-6 * float(sample.abs().max()):  # rounding alone gives 1e-8
         raise ValueError("the activations do not vary: every row is the same.")
     return mean, scale
 
@@ -230,30 +241,33 @@ def _check_finite(acts: Tensor) -> None:
 
 
 def _checkpoint(
-    path: Path, step: int, sae: SAE, optimizer: torch.optim.Adam, idle: Tensor, history: History, training: TrainingConfig, mean: Tensor
+    path: Path, step: int, sae: SAE, optimizer: torch.optim.Adam, idle: Tensor, history: History, training: TrainingConfig,
+    mean: Float[Tensor, " d_in"], scale: float,
 ) -> None:
     tensors = {f"sae.{name}": weight for name, weight in sae.state_dict().items()}
     for i, state in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{i}.{name}": value for name, value in state.items()}
-    tensors |= {"idle": idle, "unexplained": history.unexplained, "dead": history.dead, "mean": mean}
+    tensors |= {"idle": idle, "unexplained": history.unexplained, "dead": history.dead, "mean": mean, "scale": torch.tensor(scale, dtype=torch.float64)}
     metadata = {"step": str(step), "config": _config(sae, training)}
-    with atomic_file(path) as temporary:
-        safetensors.torch.save_file({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, temporary, metadata)
+    atomic_write(path, safetensors.torch.save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, metadata))
 
 
 def _resume(
-    path: Path, sae: SAE, optimizer: torch.optim.Adam, idle: Tensor, history: History, training: TrainingConfig, mean: Tensor
-) -> int:
-    """Load a checkpoint into what it was made from; returns the number of steps that are done."""
+    path: Path, sae: SAE, optimizer: torch.optim.Adam, idle: Tensor, history: History, training: TrainingConfig,
+    mean: Float[Tensor, " d_in"], scale: float,
+) -> tuple[int, Float[Tensor, " d_in"], float]:
+    """Load a checkpoint into what it was made from; returns the number of steps that are done, and the run's own mean and scale."""
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except (OSError, SafetensorError) as error:
         raise SAEError(f"the checkpoint {path} cannot be read ({error}). Delete it to start again.") from error
-    if metadata["config"] != _config(sae, training):
-        raise SAEError(f"the checkpoint {path} belongs to another run: {metadata['config']}. Choose another file, or delete this one.")
-    if not torch.allclose(tensors["mean"], mean.cpu()):
+    if metadata.get("config") != _config(sae, training):
+        raise SAEError(f"the checkpoint {path} belongs to another run: {metadata.get('config')}. Choose another file, or delete this one.")
+    # Another number of threads adds up in another order: equal data agree to rounding, not to the last bit.
+    own_mean, own_scale = tensors["mean"], float(tensors["scale"])
+    if (own_mean - mean.cpu()).abs().max() > 1e-3 * scale or abs(own_scale / scale - 1) > 1e-3:
         raise SAEError(f"the checkpoint {path} belongs to a run on other activations. Choose another file, or delete this one.")
     sae.load_state_dict({name.removeprefix("sae."): tensor for name, tensor in tensors.items() if name.startswith("sae.")})
     state: dict[int, dict[str, Tensor]] = {}
@@ -264,7 +278,7 @@ def _resume(
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for target, name in ((idle, "idle"), (history.unexplained, "unexplained"), (history.dead, "dead")):
         target.copy_(tensors[name])
-    return int(metadata["step"])
+    return int(metadata["step"]), own_mean, own_scale
 
 
 def _config(sae: SAE, training: TrainingConfig) -> str:

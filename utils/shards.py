@@ -2,7 +2,8 @@
 
 A folder of shards is one `manifest.json` and files `00000.safetensors`, `00001.safetensors`, ... Each holds the
 tokens of the same number of contexts: `acts` [n, d_model] in half precision, `token`, `document` and `position` [n].
-What a shard holds depends on its number alone, so a killed harvest goes on at the first file that is missing.
+What a shard holds depends on its number alone, so a killed harvest goes on at the first file that is missing, and a
+damaged file may be deleted and harvested again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
+from filelock import FileLock
 from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -25,7 +27,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from utils.activations import collect_activations, model_digest
 from utils.corpus import Document
 from utils.fetch import sha256_of
-from utils.paths import MANIFEST, atomic_file, atomic_write
+from utils.hooks import is_edited
+from utils.paths import MANIFEST, atomic_write
 
 CODE_VERSION = 1
 """Part of every manifest: raise it when a change here changes what is stored."""
@@ -100,11 +103,17 @@ def harvest(
         batch_size: contexts at once.
 
     Raises:
-        ShardError: the folder holds shards of another harvest; they are left as they are.
-        ValueError, HookNameError: see `contexts` and `collect_activations` (NaN activations among them).
+        ShardError: the folder holds shards of another harvest (they are left as they are), or hooks or an SAE are attached to the model.
+        ValueError, HookNameError: see `contexts` and `collect_activations` (NaN activations among them); activations that are
+            not d_model wide, or too large for half precision.
         OSError: the disk is full. What is written so far stays, and the next call goes on from there.
     """
     folder = Path(folder)
+    if is_edited(model):
+        raise ShardError("hooks or an SAE are attached to the model: its activations are not its own. Detach them before harvesting.")
+    for key, number in (("contexts_per_shard", contexts_per_shard), ("max_contexts", 1 if max_contexts is None else max_contexts)):
+        if number < 1:
+            raise ValueError(f"{key} must be at least 1, not {number}.")
     tokens, owners = contexts(model, texts, context)
     order = torch.randperm(len(tokens), generator=torch.Generator().manual_seed(seed))[:max_contexts]
     tokens, owners = tokens[order], owners[order]
@@ -119,30 +128,44 @@ def harvest(
         "contexts_per_shard": contexts_per_shard,
         "tokens_sha256": hashlib.sha256(tokens.numpy().tobytes()).hexdigest(),
     }
-    manifest = _read_manifest(folder)
-    if manifest is None:
-        manifest = {**facts, "documents": [[document.source, document.name] for document in texts], "shards": []}
-    else:
-        _same(manifest, facts, folder)
-    done = len(manifest["shards"])
-    if done * contexts_per_shard < len(tokens):
-        if model.cfg.device is not None:
-            tokens = tokens.to(model.cfg.device)
-        with tqdm(total=len(tokens) * context, initial=done * contexts_per_shard * context, unit=" tokens", unit_scale=True,
+    names = [[document.source, document.name] for document in texts]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(folder.name + ".lock")):  # a run in the background and a notebook may want the same folder
+        manifest = _read_manifest(folder)
+        if manifest is None:
+            manifest = {**facts, "documents": names, "shards": []}
+        _same(manifest, {**facts, "documents": names}, folder)
+        there = [_path(folder, i).exists() for i in range(len(manifest["shards"]))]
+        del manifest["shards"][[*there, False].index(False):]
+        done = len(manifest["shards"])
+        with tqdm(total=tokens.numel(), initial=min(done * contexts_per_shard, len(tokens)) * context, unit=" tokens", unit_scale=True,
                   desc=f"harvesting {name}", disable=not progress, delay=2) as bar:
             for i in range(done, -(-len(tokens) // contexts_per_shard)):
                 rows = slice(i * contexts_per_shard, (i + 1) * contexts_per_shard)
-                found = collect_activations(model, tokens[rows], name, position="all", mask=torch.ones_like(tokens[rows], dtype=torch.bool),
-                                            batch_size=batch_size, cache=False, progress=False)
-                path = folder / f"{i:05d}.safetensors"
-                with atomic_file(path) as temporary:
-                    safetensors.torch.save_file(
-                        {"acts": found.acts.half(), "token": found.token.int(), "document": owners[rows][found.text].int(),
-                         "position": found.position.short()}, temporary)
-                manifest["shards"].append({"tokens": len(found.acts), "sha256": sha256_of(path)})
+                manifest["shards"].append(_write(_path(folder, i), model, name, tokens[rows], owners[rows], batch_size))
                 atomic_write(folder / MANIFEST, json.dumps(manifest, indent=1))
                 bar.update(tokens[rows].numel())
     return Shards(folder)
+
+
+def _write(
+    path: Path, model: TransformerBridge, name: str, tokens: Int[Tensor, "n context"], owners: Int[Tensor, " n"], batch_size: int
+) -> dict[str, int | str]:
+    """Compute and store one shard; returns its entry in the manifest."""
+    found = collect_activations(model, tokens.to(model.cfg.device), name, position="all", mask=torch.ones_like(tokens, dtype=torch.bool),
+                                batch_size=batch_size, cache=False, progress=False)
+    if found.acts.shape[1] != model.cfg.d_model:
+        raise ValueError(f"{name} is {found.acts.shape[1]} wide, not d_model = {model.cfg.d_model}: choose a point on the residual stream.")
+    acts = found.acts.half()
+    if not acts.isfinite().all():
+        raise ValueError(f"{name} has values beyond half precision's 65,504: they cannot be stored.")
+    content = safetensors.torch.save({"acts": acts, "token": found.token.int(), "document": owners[found.text].int(), "position": found.position.short()})
+    atomic_write(path, content)
+    return {"tokens": len(acts), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _path(folder: Path, i: int) -> Path:
+    return folder / f"{i:05d}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -156,6 +179,7 @@ class Shards:
     folder: Path
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
         self.parts  # looks at every file once, so that a fault shows here and not after an hour of training
 
     @cached_property
@@ -173,7 +197,7 @@ class Shards:
     @cached_property
     def parts(self) -> list[dict[str, Tensor]]:
         """The tensors of every shard, memory-mapped."""
-        return [_open(self.folder / f"{i:05d}.safetensors", facts["tokens"], self.manifest["d_model"])
+        return [_open(_path(self.folder, i), facts["tokens"], self.manifest["d_model"])
                 for i, facts in enumerate(self.manifest["shards"])]
 
     @property
@@ -191,7 +215,7 @@ class Shards:
     def verify(self) -> None:
         """Hash every file. Raises ShardError naming the first that is not what was written."""
         for i, facts in enumerate(self.manifest["shards"]):
-            path = self.folder / f"{i:05d}.safetensors"
+            path = _path(self.folder, i)
             if sha256_of(path) != facts["sha256"]:
                 raise ShardError(_again(path, "its content changed"))
 
@@ -210,17 +234,17 @@ class Shards:
 
         Args:
             batch_size: tokens.
-            seed: epoch e is shuffled with seed + e.
+            seed: of the shuffles (see `epoch_seed`).
             first: the number of the batch to begin with: a resumed run sees what the killed one would have seen.
 
         Raises: ValueError when there are fewer tokens than one batch takes.
         """
-        per_epoch = len(self) // batch_size
+        per_epoch = len(self) // batch_size if batch_size > 0 else 0
         if per_epoch == 0:
             raise ValueError(f"a batch of {batch_size:,} tokens cannot be filled: the shards hold {len(self):,}.")
         epoch, skip = divmod(first, per_epoch)
         while True:
-            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed + epoch))
+            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(epoch_seed(seed, epoch)))
             for i in range(skip, per_epoch):
                 yield self.rows(order[i * batch_size : (i + 1) * batch_size])
             epoch, skip = epoch + 1, 0
@@ -230,12 +254,19 @@ class Shards:
         return self.rows(torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))[:n])
 
 
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of one epoch's shuffle. No two runs share an order: seed + epoch would give one run's second epoch to the next run as its first."""
+    return seed * 1_000_003 + epoch
+
+
 def _read_manifest(folder: Path) -> dict | None:
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest["shards"], manifest["contexts"], manifest["contexts_per_shard"], manifest["d_model"]  # noqa: B018
+        return manifest
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ShardError(f"{folder / MANIFEST} cannot be read ({error}). Delete the folder and harvest again.") from error
 
 
@@ -243,12 +274,12 @@ def _same(manifest: dict, facts: dict, folder: Path) -> None:
     for key, wanted in facts.items():
         if manifest.get(key) != wanted:
             what = {"model": "another model", "hook": f"another hook point, {manifest.get('hook')}",
-                    "tokens_sha256": "other texts or another shuffle"}.get(key, f"{key} = {manifest.get(key)}, not {wanted}")
+                    "tokens_sha256": "other texts or another shuffle", "documents": "other documents"}.get(key, f"{key} = {manifest.get(key)}, not {wanted}")
             raise ShardError(f"{folder} holds activations of {what}. Choose another folder, or delete this one.")
 
 
 def _again(path: Path, reason: str) -> str:
-    return f"{path.name} in {path.parent} is damaged: {reason}. Delete the folder and harvest again."
+    return f"{path.name} in {path.parent} is damaged: {reason}. Delete this file and call harvest again."
 
 
 def _open(path: Path, tokens: int, d_model: int) -> dict[str, Tensor]:

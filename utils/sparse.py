@@ -1,8 +1,9 @@
 """The products with a sparse code, and their gradients, at the cost of the k latents that fire.
 
 A code of k numbers and k latent indices per token stands for a vector of d_sae entries that is almost all zeros.
-The dense products touch every zero. These touch none, and give the same results and the same gradients for every
-argument: tests/test_sparse.py holds each against the dense one. Built from public PyTorch operations alone.
+The dense products multiply every zero. These do not, and give the same results and the same gradients for every
+argument: tests/test_sparse.py holds each against the dense one. Built from public PyTorch operations alone. The
+weights are float32; under autocast the code is brought back to their dtype.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ def sparse_decode(
     values: Float[Tensor, "n k"], indices: Int[Tensor, "n k"], W: Float[Tensor, "d_sae d"]
 ) -> Float[Tensor, "n d"]:
     """sum over j of values[:, j] * W[indices[:, j]]: a code times the decoder. Differentiable in `values` and `W`."""
-    return _Decode.apply(values, indices, W)
+    return _Decode.apply(values.to(W.dtype), indices, W)
 
 
 def sparse_encode(
     x: Float[Tensor, "n d"], indices: Int[Tensor, "n k"], W: Float[Tensor, "d_sae d"], b: Float[Tensor, " d_sae"]
 ) -> Float[Tensor, "n k"]:
     """x · W[indices] + b[indices]: the pre-activations of the chosen latents alone. Differentiable in `x`, `W` and `b`."""
-    return _Encode.apply(x, indices, W, b)
+    return _Encode.apply(x.to(W.dtype), indices, W, b)
 
 
 class _Decode(torch.autograd.Function):

@@ -1,0 +1,69 @@
+"""The SAE that ships: its file, its card, and the card's numbers measured again on fresh text."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from utils import course_sae
+from utils.activations import collect_activations
+from utils.corpus import TRAINING, documents
+from utils.course_sae import CFG, FOLDER, SEEDS, SHA256, load_course_sae, pca
+from utils.fetch import sha256_of
+from utils.models import load_model
+from utils.sae import WEIGHTS, SAEError
+from utils.shards import contexts
+
+
+@pytest.fixture(scope="module")
+def sae():
+    return load_course_sae()
+
+
+@pytest.fixture(scope="module")
+def card():
+    return json.loads((FOLDER / "card.json").read_text(encoding="utf-8"))
+
+
+def test_the_file_is_the_pinned_one_and_small(sae, card):
+    assert sha256_of(FOLDER / WEIGHTS) == SHA256 == card["sha256"]
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) <= 20e6
+    assert sae.cfg == CFG and card["sae"]["hook_name"] == CFG.hook_name and card["sources"] == list(TRAINING)
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(CFG.d_sae), rtol=1e-3, atol=1e-3)
+
+
+def test_a_changed_file_is_refused(tmp_path, monkeypatch):
+    (tmp_path / WEIGHTS).write_bytes(b"something else")
+    monkeypatch.setattr(course_sae, "FOLDER", tmp_path)
+    monkeypatch.setattr(course_sae, "ROOT", tmp_path.parent)
+    with pytest.raises(SAEError, match="is missing or was changed"):
+        load_course_sae()
+
+
+def test_the_card_meets_the_targets_with_both_seeds(card):
+    """On documents of sources that the SAE has never seen; where a target is missed the card says so, and so does this test."""
+    assert card["tokens"] >= 4_000_000
+    for seed in SEEDS:
+        for source in card["unseen"]:
+            fit, cost = card["fit"][source][f"seed {seed}"], card["cost"][source][f"seed {seed}"]
+            assert fit["explained_variance"][0] >= 0.80 and 0.9 * CFG.k < fit["l0"] <= CFG.k
+            assert cost["recovered_mean"][0] >= 0.96
+        assert card["fit"]["held-out"][f"seed {seed}"]["dead"] < 0.02
+
+
+def test_the_card_holds_on_text_that_it_was_not_measured_on(sae, card):
+    """16 other contexts: explained variance as the card says, well above the linear baseline of the same rank."""
+    model = load_model(verbose=False)
+    texts = documents("reviews")
+    _, owners = contexts(model, texts)
+    order = torch.randperm(len(owners), generator=torch.Generator().manual_seed(0))[:2048]  # what `course_shards` measured on
+    seen = set(owners[order].tolist())
+    tokens, _ = contexts(model, [texts[i] for i in range(len(texts)) if i not in seen][-60:])
+    acts = collect_activations(model, tokens[:16], CFG.hook_name, mask=torch.ones_like(tokens[:16], dtype=torch.bool), position="all", cache=False, progress=False).acts
+    total = (acts - acts.mean(0)).pow(2).sum()
+    explained = {name: float(1 - (acts - rebuild(acts)).pow(2).sum() / total) for name, rebuild in (("sae", sae), ("pca", pca(acts, CFG.k)))}
+    assert explained["sae"] == pytest.approx(card["fit"]["reviews"]["seed 0"]["explained_variance"][0], abs=0.03)
+    assert explained["sae"] > explained["pca"] + 0.1
+    assert 0.9 * CFG.k < (sae.encode(acts) > 0).sum(1).float().mean() <= CFG.k
