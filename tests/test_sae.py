@@ -8,11 +8,13 @@ import pytest
 import torch
 
 from utils import sae_training
+from utils.corpus import Document
 from utils.hooks import InterventionError, intervene, resid_post, run_with_cache
 from utils.models import tiny_model
 from utils.sae import SAE, CONFIG, WEIGHTS, SAEConfig, SAEError, check_fits, load_sae, spliced, usual_tokens
-from utils.sae_metrics import bootstrap, measure_cost
+from utils.sae_metrics import bootstrap, measure_cost, measure_fit
 from utils.sae_training import Rows, TrainingConfig, train_sae
+from utils.shards import harvest
 
 D_IN, D_SAE, K = 13, 29, 3
 
@@ -198,6 +200,28 @@ def test_cost_against_the_two_ablations():
         measure_cost(model, sae, tokens, document[:3], mean)
     own = torch.stack([-torch.log_softmax(model(tokens)[i, :-1], -1).gather(1, tokens[i, 1:, None]).mean() for i in range(6)]).mean()
     assert abs(cost.clean - own.item()) < 1e-5
+
+
+def test_fit_over_shards(tmp_path):
+    """Against the definition on all tokens at once; and an SAE of another hook point or width is refused."""
+    model = tiny_model()
+    words = sorted(word for word in model.tokenizer.get_vocab() if word.isalpha())
+    draw = torch.Generator().manual_seed(3)
+    texts = [Document("made up", str(i), " ".join(words[j] for j in torch.randint(len(words), (40,), generator=draw))) for i in range(4)]
+    shards = harvest(model, texts, resid_post(1), tmp_path / "shards", context=8, contexts_per_shard=5, progress=False)
+    x = torch.cat([part["acts"] for part in shards.parts]).float()
+    sae = SAE(SAEConfig(model.cfg.d_model, 50, 4, hook_name=resid_post(1))).requires_grad_(False)
+    fit = measure_fit(sae, shards, batch_size=7)
+    assert fit.explained_variance.value == pytest.approx(_explained(sae, x), abs=1e-4) and fit.tokens == len(x)
+    fired = sae.encode(x) > 0
+    torch.testing.assert_close(fit.frequency, fired.float().mean(0))
+    assert fit.l0 == pytest.approx(fired.float().sum(1).mean().item()) and fit.dead == (~fired.any(0)).float().mean()
+    assert fit.dense == (fired.float().mean(0) > 0.1).float().mean()
+    half = measure_fit(lambda x: x / 2, shards)
+    assert half.l0 == half.dead == 0 and half.explained_variance.value == pytest.approx(float(1 - (x / 2).pow(2).sum() / (x - x.mean(0)).pow(2).sum()), abs=1e-4)
+    for other in (SAEConfig(model.cfg.d_model, 50, 4, hook_name=resid_post(2)), SAEConfig(model.cfg.d_model + 1, 50, 4)):
+        with pytest.raises(SAEError, match="the shards hold 24 at blocks.1"):
+            measure_fit(SAE(other), shards)
 
 
 def test_bootstrap_draws_documents():

@@ -19,6 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from utils.hooks import intervene
 from utils.sae import SAE, SAEError, check_fits, spliced, usual_tokens
 from utils.shards import Shards
+from utils.sparse import sparse_decode
 
 DENSE = 0.1
 """A latent that fires on more than this share of the tokens is called dense."""
@@ -86,37 +87,39 @@ class Cost:
     kl: Estimate
 
 
-def measure_fit(reconstruct: Callable[[Tensor], Tensor], shards: Shards, *, encode: Callable[[Tensor], Tensor] | None = None, batch_size: int = 4096) -> Fit:
+def measure_fit(reconstruct: Callable[[Tensor], Tensor], shards: Shards, *, batch_size: int = 4096) -> Fit:
     """Go through all tokens of some shards once.
 
     Args:
-        reconstruct: [n, d_model] -> [n, d_model], an `SAE` for example.
-        encode: [n, d_model] -> [n, d_sae]; by default the SAE's. Without one, l0 and frequency are empty.
+        reconstruct: an `SAE`, or any other function [n, d_model] -> [n, d_model]; without latents, l0 is 0 and frequency empty.
 
     Raises: SAEError when an SAE of another hook point or width is measured on these shards; ValueError with fewer than 2 documents.
     """
-    device = torch.device("cpu")
+    device, latents = torch.device("cpu"), 0
     if isinstance(reconstruct, SAE):
-        device = reconstruct.b_dec.device
+        device, latents = reconstruct.b_dec.device, reconstruct.cfg.d_sae
         if reconstruct.cfg.d_in != shards.d_model or (reconstruct.cfg.hook_name or shards.hook) != shards.hook:
             raise SAEError(f"this SAE reads {reconstruct.cfg.d_in} dimensions at {reconstruct.cfg.hook_name}; the shards hold {shards.d_model} at {shards.hook}.")
-    encode = encode or getattr(reconstruct, "encode", None)
     mean = torch.stack([part["acts"].float().sum(0) for part in shards.parts]).sum(0) / len(shards)
     mean = mean.to(device)
     n_documents = len(shards.manifest["documents"])
-    error, total, fires, l0 = torch.zeros(n_documents), torch.zeros(n_documents), 0, 0.0
+    error, total = torch.zeros(n_documents), torch.zeros(n_documents)
+    fires = torch.zeros(latents, device=device)
     with torch.no_grad():
         for part in shards.parts:
             for acts, document in zip(part["acts"].split(batch_size), part["document"].split(batch_size)):
                 x = acts.to(device).float()
-                error.index_add_(0, document, (x - reconstruct(x)).pow(2).sum(1).cpu())
+                if isinstance(reconstruct, SAE):
+                    values, indices = reconstruct.encode_sparse(x)
+                    rebuilt = sparse_decode(values, indices, reconstruct.W_dec) + reconstruct.b_dec
+                    fires += torch.bincount(indices[values > 0], minlength=latents)
+                else:
+                    rebuilt = reconstruct(x)
+                error.index_add_(0, document, (x - rebuilt).pow(2).sum(1).cpu())
                 total.index_add_(0, document, (x - mean).pow(2).sum(1).cpu())
-                if encode is not None:
-                    fired = encode(x) > 0
-                    fires, l0 = fires + fired.sum(0), l0 + float(fired.sum())
     explained = bootstrap(lambda sums: 1 - sums[0] / sums[1], error, total)
-    frequency = fires.cpu() / len(shards) if encode is not None else torch.zeros(0)
-    return Fit(explained, l0 / len(shards), frequency, len(shards))
+    frequency = fires.cpu() / len(shards)
+    return Fit(explained, float(frequency.sum()), frequency, len(shards))
 
 
 def measure_cost(
