@@ -63,7 +63,7 @@ def test_the_card_holds_on_text_that_it_was_not_measured_on(sae, card):
     _, owners = contexts(model, texts)
     order = torch.randperm(len(owners), generator=torch.Generator().manual_seed(0))[:2048]  # what `course_shards` measured on
     seen = set(owners[order].tolist())
-    tokens, _ = contexts(model, [texts[i] for i in range(len(texts)) if i not in seen][-60:])
+    tokens, _ = contexts(model, [texts[i] for i in range(len(texts)) if i not in seen][:60])
     acts = collect_activations(model, tokens[:16], CFG.hook_name, mask=torch.ones_like(tokens[:16], dtype=torch.bool), position="all", cache=False, progress=False).acts
     total = (acts - acts.mean(0)).pow(2).sum()
     explained = {name: float(1 - (acts - rebuild(acts)).pow(2).sum() / total) for name, rebuild in (("sae", sae), ("pca", pca(acts, CFG.k)))}
