@@ -51,12 +51,32 @@ def test_without_a_browser_the_error_says_what_to_do(shown, figure, monkeypatch)
         plots.show(figure)
 
 
-def test_colab_gets_its_own_renderer(figure, monkeypatch):
-    used = []
+def test_colab_gets_html_that_needs_no_extension(shown, figure, monkeypatch):
     monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
-    monkeypatch.setattr(go.Figure, "show", lambda self, renderer: used.append(renderer))
     plots.show(figure)
-    assert used == ["colab"]
+    (bundle,) = shown
+    assert list(bundle) == ["text/html"] and "A finding, in words" in bundle["text/html"] and "cdn.plot.ly" in bundle["text/html"]
+
+
+def test_the_slider_draws_where_it_stands_and_redraws_when_it_moves(monkeypatch):
+    """Between two figures another kind of output is shown: without it JupyterLab's plotly renderer keeps the first one."""
+    monkeypatch.delenv("PROBE_TO_STEER_STATIC", raising=False)
+    events = []
+
+    class Screen:
+        def update(self, bundle, raw):
+            events.append(bundle)
+
+    def display(thing, raw=False, display_id=None):
+        events.append(thing)
+        return Screen()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    plots.show_with_slider(lambda level: go.Figure(layout={"title": f"Level {level}"}), 3, low=1, high=9, label="level")
+    slider, first = events
+    assert (slider.value, slider.min, slider.max, slider.description) == (3, 1, 9, "level") and first["text/plain"] == "Figure: Level 3"
+    slider.value = 7
+    assert events[2] == {"text/plain": ""} and events[3]["text/plain"] == "Figure: Level 7" and len(events) == 4
 
 
 def test_colours_stay_apart_for_colour_blind_readers():
