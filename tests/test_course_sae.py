@@ -43,11 +43,10 @@ def test_a_changed_file_is_refused(tmp_path, monkeypatch):
 
 
 def test_the_card_meets_its_targets_or_says_where_it_does_not(card):
-    """On documents of sources that the SAE has never seen: explained variance everywhere; the loss on news, and on film reviews .004 short."""
+    """On documents of sources that the SAE has never seen: explained variance everywhere; the loss .001 short on news and .006 on film reviews."""
     assert card["tokens"] >= 4_000_000
-    assert card["cost"]["news"]["seed 0"]["recovered_mean"][0] >= TARGETS["recovered_mean"]
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert text == card_text(card) and "Missed by: reviews, seed 0: recovered_mean 0.956" in text
+    assert text == card_text(card) and all(f"{source}, seed 0: recovered_mean {value}" in text for source, value in (("reviews", "0.954"), ("news", "0.959")))
     for seed in SEEDS:
         for source in card["unseen"]:
             fit, cost = card["fit"][source][f"seed {seed}"], card["cost"][source][f"seed {seed}"]

@@ -55,6 +55,29 @@ def test_rescaling_gives_the_same_sae_of_the_raw_activations():
     torch.testing.assert_close(sae(x), before, rtol=1e-4, atol=1e-3)
 
 
+def test_folding_the_decoder_norm_keeps_the_reconstruction():
+    sae, x = SAE(SAEConfig(D_IN, D_SAE, D_SAE)), _acts(50)
+    with torch.no_grad():
+        sae.W_dec.mul_(torch.linspace(0.2, 3, D_SAE)[:, None])
+        sae.b_enc.normal_(generator=torch.Generator().manual_seed(1))
+        before = sae(x)
+        sae.fold_decoder_norm_()
+        torch.testing.assert_close(sae(x), before, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(D_SAE))
+
+
+def test_what_training_ranks_is_what_the_finished_sae_ranks():
+    """The k latents are chosen by value times decoder norm while it trains, and by value once that norm is folded in."""
+    sae, x = SAE(SAEConfig(D_IN, D_SAE, K)), _acts(50)
+    with torch.no_grad():
+        sae.W_dec.mul_(torch.linspace(0.2, 3, D_SAE)[:, None])
+    trained, _, _ = sae_training._forward(sae, x, torch.zeros(D_SAE, dtype=torch.bool), TrainingConfig(steps=1))
+    by_value = sae(x)
+    sae.fold_decoder_norm_()
+    torch.testing.assert_close(sae(x), trained, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(by_value, trained, atol=1e-2)
+
+
 def test_sae_lens_reads_ours_and_we_read_theirs(tmp_path):
     from sae_lens import SAE as LibrarySAE
 
@@ -266,10 +289,10 @@ def test_the_auxiliary_loss_brings_dead_latents_back(monkeypatch):
                 self.b_enc[::2] = -4.0
 
     monkeypatch.setattr(sae_training, "SAE", HalfDead)
-    config = dict(steps=400, batch_size=128, lr=3e-3, dead_after=3000)
+    config = dict(steps=800, batch_size=128, lr=3e-3, dead_after=3000)
     dead = {coefficient: int(train_sae(Rows(_acts(3000)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(aux_coefficient=coefficient, **config), progress=False)[1].dead[-1])
             for coefficient in (0.0, 1 / 4)}
-    assert dead[0.0] >= 14 and dead[1 / 4] <= 5, dead
+    assert dead[0.0] >= 13 and dead[1 / 4] <= dead[0.0] / 2, dead
 
 
 def test_a_search_in_bfloat16_ends_as_well():

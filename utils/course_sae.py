@@ -29,7 +29,7 @@ from utils.sae_training import TrainingConfig, normalisation, train_sae
 from utils.shards import Shards, contexts, harvest
 
 FOLDER = ROOT / "utils" / "weights" / "course_sae"
-SHA256 = "6a23ad81fd3c6d6297e61a482a000966173fe1bb72743311d2910b2319b734d9"
+SHA256 = "235cf7b8f4d904fd624e06f96eabae3e6ddb7dba3dc196264064607be9c4f4e7"
 """Of the weights that ship."""
 
 MODEL = "smollm2-135m"

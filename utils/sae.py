@@ -63,7 +63,7 @@ class SAEConfig:
 class SAE(nn.Module):
     """x -> the k largest of ReLU((x - b_dec) W_enc + b_enc) -> f W_dec + b_dec.
 
-    `train_sae` keeps the decoder's rows at unit norm, so that a latent's value is a length in the activation's own units.
+    `train_sae` returns decoder rows of unit norm, so that a latent's value is a length in the activation's own units.
     """
 
     def __init__(self, cfg: SAEConfig, seed: int = 0) -> None:
@@ -107,6 +107,17 @@ class SAE(nn.Module):
     def _check(self, x: Tensor) -> None:
         if x.shape[-1] != self.cfg.d_in:
             raise ValueError(f"this SAE reads activations of width {self.cfg.d_in}; got {list(x.shape)}.")
+
+    @torch.no_grad()
+    def fold_decoder_norm_(self) -> None:
+        """Give every decoder row unit norm, in place: its length goes to the latent's value.
+
+        The reconstruction stays the same if the k latents were chosen by value times length.
+        """
+        norm = self.W_dec.norm(dim=1).clamp(min=1e-8)
+        self.W_dec.div_(norm[:, None])
+        self.encoder_rows.mul_(norm[:, None])
+        self.b_enc.mul_(norm)
 
     @torch.no_grad()
     def rescale_(self, mean: Float[Tensor, " d_in"], scale: float) -> None:

@@ -1,6 +1,7 @@
 """The training loop of a TopK SAE: read it in one sitting.
 
-The data are normalised (mean removed, scaled to a mean squared length of d_in), the decoder's rows keep unit norm, dead latents
+The data are normalised (mean removed, scaled to a mean squared length of d_in). A token's k latents are those that contribute
+most, so the lengths of the decoder's rows are free while it trains, and folded into the encoder at the end. Dead latents
 that come near to firing learn to rebuild the error (the auxiliary loss of Gao et al. 2024). A run can be killed and resumed
 to the same losses: on a CPU with the same number of threads to the last bit.
 """
@@ -16,7 +17,6 @@ from typing import Protocol
 import safetensors
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -74,6 +74,8 @@ class TrainingConfig:
         batch_size: tokens a step.
         lr: Adam's learning rate after the warm-up; it falls linearly to zero over the last `decay` of the steps.
         warmup, decay: shares of the steps.
+        max_grad_norm: a longer gradient is shortened to this. The first steps' are a hundred times longer than the last ones', and Adam's
+            memory of them would slow it down for a thousand steps.
         aux_coefficient: weight of the auxiliary loss; 0 leaves it out.
         dead_after: a latent that has not fired for so many tokens is dead.
         seed: of the initialisation and of the data's order.
@@ -90,6 +92,7 @@ class TrainingConfig:
     lr: float = 1e-3
     warmup: float = 0.02
     decay: float = 0.3
+    max_grad_norm: float = 1.0
     aux_coefficient: float = 1 / 32
     dead_after: int = 200_000
     seed: int = 0
@@ -163,19 +166,18 @@ def train_sae(
         if not loss.isfinite():
             raise ValueError(f"the loss is {loss.item()} at step {step}: the activations hold NaN or infinity, or the learning rate is too high.")
         loss.backward()
-        _project_out_decoder(sae)
+        torch.nn.utils.clip_grad_norm_(sae.parameters(), training.max_grad_norm)
         for group in optimizer.param_groups:
             group["lr"] = training.lr_at(step)
         optimizer.step()
         optimizer.zero_grad()
-        with torch.no_grad():
-            sae.W_dec.copy_(F.normalize(sae.W_dec, dim=1))
         idle += len(x)
         idle[fired] = 0
         history.unexplained[step] = error.detach() / (x - x.mean(0)).pow(2).sum(1).mean()
         history.dead[step] = dead.sum()
         if checkpoint is not None and ((step + 1) % training.checkpoint_every == 0 or step + 1 == training.steps):
             _checkpoint(Path(checkpoint), step + 1, sae, optimizer, idle, history, training, mean, scale)
+    sae.fold_decoder_norm_()
     sae.rescale_(mean, scale)
     return sae.requires_grad_(False), history
 
@@ -199,39 +201,35 @@ def _forward(
     """(reconstruction, auxiliary loss, the latents that fired)."""
     encode, decode = (_pick_sparse, sparse_decode) if training.sparse else (_pick_dense, _decode_dense)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=training.bf16), torch.set_grad_enabled(not training.sparse):
-        scores = sae.pre_activations(x).float()
-    values, indices = encode(sae, x, scores, sae.cfg.k)
+        pre = sae.pre_activations(x).float()
+    with torch.no_grad():
+        contributions = pre * sae.W_dec.norm(dim=1)
+    values, indices = encode(sae, x, pre, contributions, sae.cfg.k)
     reconstruction = decode(values, indices, sae.W_dec) + sae.b_dec
     auxiliary = torch.zeros((), device=x.device)
     n_dead = int(dead.sum())
     if n_dead and training.aux_coefficient:
         # The dead latents that come closest to firing are asked for what the living ones left over.
         left_over = (x - reconstruction).detach()
-        dead_values, dead_indices = encode(sae, x, scores.masked_fill(~dead, -torch.inf), min(n_dead, sae.cfg.d_in // 2))
+        dead_values, dead_indices = encode(sae, x, pre, contributions.masked_fill(~dead, -torch.inf), min(n_dead, sae.cfg.d_in // 2))
         auxiliary = (left_over - decode(dead_values, dead_indices, sae.W_dec)).pow(2).sum(1).mean()
     return reconstruction, auxiliary, indices[values > 0].unique()
 
 
-def _pick_dense(sae: SAE, x: Tensor, scores: Float[Tensor, "n d_sae"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    values, indices = scores.topk(k, dim=-1, sorted=False)
-    return values.relu(), indices
+def _pick_dense(sae: SAE, x: Tensor, pre: Float[Tensor, "n d_sae"], contributions: Float[Tensor, "n d_sae"], k: int) -> tuple[Tensor, Tensor]:
+    """(values, indices), [n, k] each, of the latents that contribute most."""
+    indices = contributions.topk(k, dim=-1, sorted=False).indices
+    return pre.gather(1, indices).relu(), indices
 
 
-def _pick_sparse(sae: SAE, x: Tensor, scores: Float[Tensor, "n d_sae"], k: int) -> tuple[Float[Tensor, "n k"], Int[Tensor, "n k"]]:
-    indices = scores.topk(k, dim=-1, sorted=False).indices
+def _pick_sparse(sae: SAE, x: Tensor, pre: Float[Tensor, "n d_sae"], contributions: Float[Tensor, "n d_sae"], k: int) -> tuple[Tensor, Tensor]:
+    """The same, without a gradient that is as wide as the dictionary."""
+    indices = contributions.topk(k, dim=-1, sorted=False).indices
     return sparse_encode(x - sae.b_dec, indices, sae.encoder_rows, sae.b_enc).relu(), indices
 
 
 def _decode_dense(values: Float[Tensor, "n k"], indices: Int[Tensor, "n k"], W: Float[Tensor, "d_sae d"]) -> Float[Tensor, "n d"]:
     return torch.zeros(len(values), len(W), device=W.device).scatter(1, indices, values) @ W
-
-
-@torch.no_grad()
-def _project_out_decoder(sae: SAE) -> None:
-    """Take from each decoder row's gradient its part along the row: the next line restores the length anyway, and Adam's
-    moments would remember a push that never happens."""
-    along = (sae.W_dec.grad * sae.W_dec).sum(1, keepdim=True)
-    sae.W_dec.grad.addcmul_(along, sae.W_dec, value=-1)
 
 
 def _check_finite(acts: Tensor) -> None:
