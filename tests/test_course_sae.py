@@ -55,6 +55,12 @@ def test_the_card_meets_its_targets_or_says_where_it_does_not(card):
         assert card["fit"]["held-out"][f"seed {seed}"]["dead"] < 0.02
 
 
+@pytest.mark.xfail(strict=True, reason="recovered loss: .959 on news and .954 on film reviews")
+@pytest.mark.parametrize("source", ["reviews", "news"])
+def test_the_loss_recovered_reaches_its_target(card, source):
+    assert card["cost"][source]["seed 0"]["recovered_mean"][0] >= TARGETS["recovered_mean"]
+
+
 def test_the_card_holds_on_text_that_it_was_not_measured_on(sae, card):
     """16 other contexts: explained variance as the card says, well above the linear baseline of the same rank."""
     model = load_model(verbose=False)
