@@ -9,7 +9,7 @@ import torch
 
 from utils import sae_training
 from utils.corpus import Document
-from utils.hooks import InterventionError, intervene, resid_post, run_with_cache
+from utils.hooks import HookNameError, InterventionError, intervene, resid_post, run_with_cache
 from utils.models import tiny_model
 from utils.sae import SAE, CONFIG, WEIGHTS, SAEConfig, SAEError, check_fits, load_sae, spliced, usual_tokens
 from utils.sae_metrics import bootstrap, measure_cost, measure_fit
@@ -145,6 +145,24 @@ def test_an_sae_goes_only_where_it_belongs():
         check_fits(model, SAE(SAEConfig(width + 1, 50, 4)), resid_post(1))
     with pytest.raises(SAEError, match="pass name="):
         check_fits(model, SAE(SAEConfig(width, 50, 4)))
+    with pytest.raises(HookNameError):
+        check_fits(model, SAE(SAEConfig(width, 50, 4)), "blocks.9.hook_out")
+    assert check_fits(model, SAE(SAEConfig(width, 50, 4, name, "blocks.1.hook_resid_post")), resid_post(1)) == resid_post(1)
+
+
+@pytest.mark.parametrize("sae_says, model_is, same", [
+    ("gpt2-small", "openai-community/gpt2", True), ("gpt2-small", "gpt2", True), ("google/gemma-2-2b", "gemma-2-2b", True),
+    ("meta-llama/Llama-3.2-1B", "models/llama-3.2-1b", True), ("gpt2-small", "gpt2-medium", False), ("gemma-2-2b", "google/gemma-2-2b-it", False),
+])
+def test_a_model_is_the_same_by_any_of_its_names(sae_says, model_is, same):
+    model = tiny_model()
+    model.cfg.model_name = model_is
+    sae = SAE(SAEConfig(model.cfg.d_model, 50, 4, sae_says, resid_post(1)))
+    if same:
+        assert check_fits(model, sae) == resid_post(1)
+    else:
+        with pytest.raises(SAEError, match=f"trained on {sae_says}; the model is {model_is}"):
+            check_fits(model, sae)
 
 
 def test_splicing_replaces_usual_tokens_only_and_leaves_no_hook():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -376,9 +378,9 @@ def test_an_sae_for_another_model_or_place_is_refused(model):
 class _Foreign:
     """What a sae_lens SAE looks like from here."""
 
-    def __init__(self, sae, name):
+    def __init__(self, sae, name, model_name=None):
         self.W_dec, self.encode, self.decode = sae.W_dec, sae.encode, sae.decode
-        self.cfg = type("cfg", (), {"metadata": type("metadata", (), {"hook_name": name})})
+        self.cfg = SimpleNamespace(metadata=SimpleNamespace(model_name=model_name, hook_name=name))
 
 
 def test_a_foreign_sae_is_placed_by_its_metadata_aliases_included(model, sae):
@@ -386,10 +388,16 @@ def test_a_foreign_sae_is_placed_by_its_metadata_aliases_included(model, sae):
         expected = next_token_logits(model, PROMPTS)
     with edit_latents(model, _Foreign(sae, "blocks.1.hook_resid_post"), {4: clamp(3.0)}):
         torch.testing.assert_close(next_token_logits(model, PROMPTS), expected)
-    with pytest.raises(SteeringError, match="pass name="):
+    with pytest.raises(SAEError, match="not at blocks.2"):
+        with edit_latents(model, _Foreign(sae, "blocks.1.hook_resid_post"), {4: clamp(3.0)}, name=resid_post(2)):
+            pass
+    with pytest.raises(SAEError, match="pass name="):
         with edit_latents(model, _Foreign(sae, None), {4: clamp(3.0)}):
             pass
-    with pytest.raises(SteeringError, match="belongs to another model"):
+    with pytest.raises(SAEError, match="trained on gpt2-small"):
+        with edit_latents(model, _Foreign(sae, HERE, "gpt2-small"), {4: clamp(3.0)}):
+            pass
+    with pytest.raises(SAEError, match="belongs to another model"):
         with edit_latents(model, _Foreign(SAE(SAEConfig(13, 20, 3)), HERE), {4: clamp(3.0)}):
             pass
 

@@ -20,8 +20,9 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from transformer_lens.model_bridge import TransformerBridge
 
-from utils.features import FeatureError, FeatureStats, hook_of, sae_digest
+from utils.features import FeatureError, FeatureStats, sae_digest
 from utils.paths import atomic_write, cache_dir
+from utils.sae import check_fits
 
 ASSETS = Path(__file__).parent / "assets"
 N_SHOWN_TOP, N_SHOWN_PER_QUANTILE, N_SHOWN_SILENT = 10, 3, 4
@@ -124,10 +125,10 @@ class Reader:
     """Makes the pages of one SAE: its statistics, the vocabulary as text, a name for every latent."""
 
     def __init__(self, model: TransformerBridge, sae: torch.nn.Module, stats: FeatureStats) -> None:
-        """Raises: FeatureError when the SAE or the statistics belong to another model or SAE."""
+        """Raises: FeatureError when the statistics belong to another model or SAE; SAEError when the SAE does."""
         if stats.model_name != model.cfg.model_name:
             raise FeatureError(f"these statistics are of {stats.model_name or 'another model'}; the model is {model.cfg.model_name}.")
-        hook_of(model, sae, stats.hook_name)
+        check_fits(model, sae, stats.hook_name)
         if sae_digest(sae) != stats.sae_sha256:
             raise FeatureError("these statistics are of another SAE. Collect them for this one: collect_features(model, sae, tokens).")
         self.stats, self.map, self.pieces = stats, latent_map(sae), vocabulary(model)

@@ -31,10 +31,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from utils.activations import model_digest, tokenize
 from utils.corpus import TRAINING, UNSEEN, documents, split_documents
-from utils.hooks import check_hook_names, check_tokens, is_edited, run_with_cache
+from utils.hooks import check_tokens, is_edited, run_with_cache
 from utils.models import load_model
 from utils.paths import atomic_write, cache_dir
-from utils.sae import usual_tokens
+from utils.sae import check_fits, usual_tokens
 from utils.shards import contexts
 
 CODE_VERSION = 2
@@ -199,7 +199,7 @@ def course_features(model: TransformerBridge, sae: torch.nn.Module, *, progress:
         return collect_features(reader, sae, reading_corpus(model), corpus="held-out documents, film reviews and news", cache=False, progress=progress)
 
     # Not keyed by the tokens: to read and cut the documents takes longer than all the rest.
-    return _cached(["course", model_digest(model), hook_of(model, sae), sae_digest(sae)], collect)
+    return _cached(["course", model_digest(model), check_fits(model, sae), sae_digest(sae)], collect)
 
 
 def _fast_dtype(model: TransformerBridge) -> torch.dtype:
@@ -250,13 +250,14 @@ def collect_features(
         seed: of the samples.
 
     Raises:
-        FeatureError: the SAE belongs to another model, hook point or width; hooks are attached to the model; no token is usual.
+        SAEError: the SAE belongs to another model, hook point or width.
+        FeatureError: hooks are attached to the model; no token is usual.
         HookNameError, ValueError: see `check_tokens`.
     """
     check_tokens(model, tokens)
     if tokens.shape[1] < 3:
         raise ValueError(f"contexts of {tokens.shape[1]} tokens: at least 3 are needed, the first is left out.")
-    name = hook_of(model, sae, name)
+    name = check_fits(model, sae, name)
     if is_edited(model):
         raise FeatureError("hooks or an SAE are attached to the model: its activations are not its own. Detach them before collecting.")
     tokens, sae_sha256 = tokens.cpu().int().contiguous(), sae_digest(sae)
@@ -533,11 +534,11 @@ def latents_of(model: TransformerBridge, sae: torch.nn.Module, text: str, *, nam
         (the tokens as strings, BOS first; values; latents). Each row is sorted, the largest value first. A value of 0 means that nothing
         fires there: rows of unusual tokens, the first among them, are all 0. k is the most that fire at one token, at least 1.
 
-    Raises: FeatureError for an empty text, one longer than the context, or an SAE of another model.
+    Raises: FeatureError for an empty text, or one longer than the context; SAEError (see `utils.sae.check_fits`).
     """
     if not isinstance(text, str) or not text:
         raise FeatureError("there is no text: type at least one word.")
-    name = hook_of(model, sae, name)
+    name = check_fits(model, sae, name)
     try:
         tokens, _ = tokenize(model, [text])
     except ValueError as error:
@@ -586,26 +587,6 @@ def excerpt(model: TransformerBridge, stats: FeatureStats, where: Sequence[int] 
     parts = row[max(1, position - before) : position], row[position : position + 1], row[position + 1 : position + 1 + after]
     left, token, right = (model.tokenizer.decode(part) for part in parts)
     return left, token, right
-
-
-def hook_of(model: TransformerBridge, sae: torch.nn.Module, name: str | None = None) -> str:
-    """The hook point at which an SAE, ours or sae_lens', belongs in this model.
-
-    Raises: FeatureError when it was trained on another model, elsewhere in the model or on another width; HookNameError.
-    """
-    metadata = getattr(sae.cfg, "metadata", sae.cfg)
-    trained_on, hook = getattr(metadata, "model_name", None), getattr(metadata, "hook_name", None)
-    if trained_on and trained_on != model.cfg.model_name:
-        raise FeatureError(f"this SAE was trained on {trained_on}; the model is {model.cfg.model_name}. Load that model, or an SAE of this one.")
-    if name is not None and hook and name != hook:
-        raise FeatureError(f"this SAE was trained at {hook}, not at {name}: elsewhere its latents mean nothing.")
-    name = name or hook
-    if not name:
-        raise FeatureError("this SAE does not say at which hook point it belongs: pass name=.")
-    check_hook_names(model, name)
-    if sae.W_dec.shape[1] != model.cfg.d_model:
-        raise FeatureError(f"this SAE reads activations of width {sae.W_dec.shape[1]}; {model.cfg.model_name} has d_model = {model.cfg.d_model}.")
-    return name
 
 
 def sae_digest(sae: torch.nn.Module) -> str:

@@ -8,10 +8,12 @@ reads what sae_lens saved.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any, Protocol
 
 import safetensors.torch
 import torch
@@ -19,9 +21,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from transformer_lens.loading_from_pretrained import get_official_model_name
 from transformer_lens.model_bridge import TransformerBridge
 
-from utils.hooks import check_hook_names, intervene
+from utils.hooks import attn_out, check_hook_names, intervene, mlp_out, resid_post, resid_pre
 from utils.paths import atomic_folder
 from utils.sparse import sparse_decode, sparse_encode
 
@@ -182,26 +185,62 @@ def load_sae(folder: Path, device: str | torch.device = "cpu") -> SAE:
     return sae.requires_grad_(False).to(device)
 
 
-def check_fits(model: TransformerBridge, sae: SAE, name: str | None = None) -> str:
-    """The hook point at which this SAE belongs in this model.
+class AnySAE(Protocol):
+    """What reading and editing latents needs of an SAE: this module's, or one of sae_lens'.
+
+    Attributes:
+        cfg: says where the SAE belongs, by `model_name` and `hook_name`, its own or those of its `metadata`.
+    """
+
+    cfg: Any
+    W_dec: Float[Tensor, "d_sae d_in"]
+
+    def encode(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_sae"]: ...
+
+    def decode(self, latents: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_in"]: ...
+
+
+def check_fits(model: TransformerBridge, sae: AnySAE, name: str | None = None) -> str:
+    """The hook point at which this SAE, ours or sae_lens', belongs in this model.
 
     Args:
         name: a hook point, for an SAE that does not say its own.
 
     Raises: SAEError when it was trained on another model, at another hook point or on another width; HookNameError.
     """
-    cfg = sae.cfg
-    if cfg.model_name and cfg.model_name != model.cfg.model_name:
-        raise SAEError(f"this SAE was trained on {cfg.model_name}; the model is {model.cfg.model_name}. Load that model, or train an SAE on this one.")
-    if name is not None and cfg.hook_name and name != cfg.hook_name:
-        raise SAEError(f"this SAE was trained at {cfg.hook_name}, not at {name}: elsewhere its directions mean nothing.")
-    name = name or cfg.hook_name
+    metadata = getattr(sae.cfg, "metadata", sae.cfg)
+    trained_on, hook = getattr(metadata, "model_name", None), getattr(metadata, "hook_name", None)
+    if trained_on and _known_as(trained_on) != _known_as(model.cfg.model_name):
+        raise SAEError(f"this SAE was trained on {trained_on}; the model is {model.cfg.model_name}. Load that model, or take an SAE of this one.")
+    name, hook = (_canonical(point) if point else None for point in (name, hook))
+    if name and hook and name != hook:
+        raise SAEError(f"this SAE was trained at {hook}, not at {name}: elsewhere its directions mean nothing.")
+    name = name or hook
     if not name:
         raise SAEError("this SAE does not say at which hook point it belongs: pass name=.")
     check_hook_names(model, name)
-    if cfg.d_in != model.cfg.d_model:
-        raise SAEError(f"this SAE reads activations of width {cfg.d_in}; {model.cfg.model_name} has d_model = {model.cfg.d_model}.")
+    width = sae.W_dec.shape[1]
+    if width != model.cfg.d_model:
+        raise SAEError(f"this SAE reads activations of width {width}; {model.cfg.model_name} has d_model = {model.cfg.d_model}. It belongs to another model.")
     return name
+
+
+_CANONICAL = {"hook_resid_pre": resid_pre, "hook_resid_post": resid_post, "hook_mlp_out": mlp_out, "hook_attn_out": attn_out}
+
+
+def _canonical(name: str) -> str:
+    """The hook point's name on the bridge: sae_lens' files of older models give its alias."""
+    alias = re.fullmatch(r"blocks\.(\d+)\.(\w+)", name)
+    return _CANONICAL[alias[2]](int(alias[1])) if alias and alias[2] in _CANONICAL else name
+
+
+def _known_as(model_name: str) -> str:
+    """One name for "gpt2-small", "gpt2" and "openai-community/gpt2": sae_lens and the hub do not call a model the same."""
+    try:
+        model_name = get_official_model_name(model_name)
+    except ValueError:  # not one of TransformerLens' list
+        pass
+    return PurePath(model_name).name.lower()
 
 
 def usual_tokens(acts: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:

@@ -7,12 +7,10 @@ those whose norm is more than three times the usual (see `collect_activations`),
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,8 +19,8 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from utils.activations import collect_activations, tokenize
-from utils.hooks import InterventionError, attn_out, check_hook_names, intervene, mlp_out, resid_post, resid_pre
-from utils.sae import SAE, check_fits
+from utils.hooks import InterventionError, intervene
+from utils.sae import AnySAE, check_fits
 
 NORM_LIMIT = 3.0
 """Tokens with more than this many times the median norm of their prompt are left alone."""
@@ -232,16 +230,6 @@ def ablate() -> Edit:
     return Edit(0.0, 0.0)
 
 
-class AnySAE(Protocol):
-    """What `edit_latents` needs of an SAE: this course's, or one of sae_lens'."""
-
-    W_dec: Float[Tensor, "d_sae d_in"]
-
-    def encode(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_sae"]: ...
-
-    def decode(self, latents: Float[Tensor, "n d_sae"]) -> Float[Tensor, "n d_in"]: ...
-
-
 @contextmanager
 def edit_latents(
     model: TransformerBridge,
@@ -266,7 +254,7 @@ def edit_latents(
 
     Raises:
         SteeringError: an unknown latent; no edits; at the end of the block, latents that were to be scaled or ablated
-            and never fired; an SAE of another width, or of no known place.
+            and never fired.
         SAEError, HookNameError, InterventionError: see `utils.sae.check_fits` and `intervene`.
     """
     d_sae = sae.W_dec.shape[0]
@@ -296,7 +284,7 @@ def edit_latents(
         changed[where] = result.to(acts)
         return changed
 
-    place = _place(model, sae, name)
+    place = check_fits(model, sae, name)
     with intervene(model, {place: change}, may_do_nothing=True) as done:
         yield
     if not may_do_nothing and not done[place].changed:
@@ -304,26 +292,6 @@ def edit_latents(
             raise SteeringError(f"nothing was changed: latent {', '.join(map(str, edits))} never fired on these tokens. "
                                 "Choose other texts or latents, or pass may_do_nothing=True.")
         raise InterventionError(f"the edit at {place} {'changed nothing' if done[place].calls else 'never ran'}. If that is what you want, pass may_do_nothing=True.")
-
-
-_CANONICAL = {"hook_resid_pre": resid_pre, "hook_resid_post": resid_post, "hook_mlp_out": mlp_out, "hook_attn_out": attn_out}
-
-
-def _place(model: TransformerBridge, sae: AnySAE, name: str | None) -> str:
-    """The hook point at which this SAE belongs."""
-    if isinstance(sae, SAE):
-        return check_fits(model, sae, name)
-    metadata = getattr(getattr(sae, "cfg", None), "metadata", None)
-    name = name or getattr(metadata, "hook_name", None)
-    if not name:
-        raise SteeringError("this SAE does not say at which hook point it belongs: pass name=.")
-    alias = re.fullmatch(r"blocks\.(\d+)\.(\w+)", name)
-    if alias and alias[2] in _CANONICAL:  # sae_lens' files of older models give the alias
-        name = _CANONICAL[alias[2]](int(alias[1]))
-    check_hook_names(model, name)
-    if sae.W_dec.shape[1] != model.cfg.d_model:
-        raise SteeringError(f"this SAE reads activations of width {sae.W_dec.shape[1]}; {model.cfg.model_name} has d_model = {model.cfg.d_model}. It belongs to another model.")
-    return name
 
 
 # --- text in, text or probabilities out -------------------------------------------------------------------
