@@ -22,7 +22,7 @@ def sae():
     return load_course_sae()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def card():
     return json.loads((FOLDER / "card.json").read_text(encoding="utf-8"))
 
@@ -42,23 +42,28 @@ def test_a_changed_file_is_refused(tmp_path, monkeypatch):
         load_course_sae()
 
 
-def test_the_card_meets_its_targets_or_says_where_it_does_not(card):
-    """On documents of sources that the SAE has never seen: explained variance everywhere; the loss .001 short on news and .006 on film reviews."""
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_card_meets_its_targets(card, seed):
+    """On documents of sources that the SAE has never seen, for both seeds."""
+    for source in card["unseen"]:
+        fit, cost = card["fit"][source][f"seed {seed}"], card["cost"][source][f"seed {seed}"]
+        assert fit["explained_variance"][0] >= TARGETS["explained_variance"] and 0.9 * CFG.k < fit["l0"] <= CFG.k
+        assert cost["recovered_mean"][0] >= TARGETS["recovered_mean"]
+    assert card["fit"]["held-out"][f"seed {seed}"]["dead"] < 0.02
+
+
+def test_the_card_as_text_is_the_card(card):
     assert card["tokens"] >= 4_000_000
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert text == card_text(card) and all(f"{source}, seed 0: recovered_mean {value}" in text for source, value in (("reviews", "0.954"), ("news", "0.959")))
-    for seed in SEEDS:
-        for source in card["unseen"]:
-            fit, cost = card["fit"][source][f"seed {seed}"], card["cost"][source][f"seed {seed}"]
-            assert fit["explained_variance"][0] >= TARGETS["explained_variance"] and 0.9 * CFG.k < fit["l0"] <= CFG.k
-            assert cost["recovered_mean"][0] >= 0.95
-        assert card["fit"]["held-out"][f"seed {seed}"]["dead"] < 0.02
+    assert text == card_text(card) and "Missed by: none." in text
+    card["cost"]["news"]["seed 0"]["recovered_mean"][0] = 0.5
+    assert "Missed by: news, seed 0: recovered_mean 0.500." in card_text(card)
 
 
-@pytest.mark.xfail(strict=True, reason="recovered loss: .959 on news and .954 on film reviews")
-@pytest.mark.parametrize("source", ["reviews", "news"])
-def test_the_loss_recovered_reaches_its_target(card, source):
-    assert card["cost"][source]["seed 0"]["recovered_mean"][0] >= TARGETS["recovered_mean"]
+def test_the_fine_tuning_lowers_the_divergence(card):
+    for source in card["unseen"]:
+        after, before = (card["cost"][source][name]["kl"] for name in ("seed 0", "seed 0, before fine-tuning"))
+        assert after[2] < before[0] and after[0] < before[1]  # either value lies outside of the other's interval
 
 
 def test_the_card_holds_on_text_that_it_was_not_measured_on(sae, card):

@@ -10,7 +10,7 @@ from utils.steering_data import (
 
 
 def test_every_list_has_what_it_should_and_nothing_twice():
-    assert [len(MOOD), len(SEA), len(FRENCH), len(PROMPTS), len(WORK), len(WORK_PROMPTS), len(REQUESTS)] == [32, 24, 20, 64, 20, 20, 32]
+    assert [len(MOOD), len(SEA), len(FRENCH), len(PROMPTS), len(WORK), len(WORK_PROMPTS), len(REQUESTS)] == [32, 24, 20, 80, 20, 40, 52]
     assert all(len(texts) == 12 for texts in OTHER_TOPICS.values())
     for texts in (SEA, PROMPTS, WORK, WORK_PROMPTS, *OTHER_TOPICS.values(), *(sum(pairs, ()) for pairs in (MOOD, FRENCH, REQUESTS))):
         assert len(set(texts)) == len(texts) and all(text == text.strip() and text for text in texts)
@@ -42,11 +42,11 @@ def test_what_counts_as_declining(text, declines):
 
 
 def test_split_prompts_draws_no_prompt_twice():
-    one, two = split_prompts((24, 40), seed=3)
-    assert len(one) == 24 and len(two) == 40 and sorted([*one, *two]) == sorted(PROMPTS)
-    assert split_prompts((24, 40), seed=3) == [one, two] != split_prompts((24, 40), seed=4)
-    with pytest.raises(ValueError, match="65 prompts were asked for, and there are 64"):
-        split_prompts((25, 40))
+    one, two = split_prompts((40, 40), seed=3)
+    assert len(one) == 40 and len(two) == 40 and sorted([*one, *two]) == sorted(PROMPTS)
+    assert split_prompts((40, 40), seed=3) == [one, two] != split_prompts((40, 40), seed=4)
+    with pytest.raises(ValueError, match="81 prompts were asked for, and there are 80"):
+        split_prompts((41, 40))
 
 
 def test_task_prompts_show_pairs_and_ask_the_last():

@@ -20,9 +20,9 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from transformer_lens.model_bridge import TransformerBridge
 
-from utils.features import FeatureError, FeatureStats, sae_digest
+from utils.features import FeatureError, FeatureStats
 from utils.paths import atomic_write, cache_dir
-from utils.sae import check_fits
+from utils.sae import check_fits, sae_digest
 
 ASSETS = Path(__file__).parent / "assets"
 N_SHOWN_TOP, N_SHOWN_PER_QUANTILE, N_SHOWN_SILENT = 10, 3, 4

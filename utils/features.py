@@ -34,7 +34,7 @@ from utils.corpus import TRAINING, UNSEEN, documents, split_documents
 from utils.hooks import check_tokens, is_edited, run_with_cache
 from utils.models import load_model
 from utils.paths import atomic_write, cache_dir
-from utils.sae import check_fits, usual_tokens
+from utils.sae import AnySAE, check_fits, sae_digest, usual_tokens
 from utils.shards import contexts
 
 CODE_VERSION = 2
@@ -186,7 +186,7 @@ def reading_corpus(model: TransformerBridge, n_contexts: int = _READING_CONTEXTS
     return rows[torch.randperm(len(rows), generator=rng)].int()
 
 
-def course_features(model: TransformerBridge, sae: torch.nn.Module, *, progress: bool = True) -> FeatureStats:
+def course_features(model: TransformerBridge, sae: AnySAE, *, progress: bool = True) -> FeatureStats:
     """`collect_features` on `reading_corpus`: 213,000 tokens; minutes the first time, a second afterwards.
 
     On a processor that computes in bfloat16 much faster, the activations are computed in it. What is stored is the same up to that rounding.
@@ -223,7 +223,7 @@ def _fast_dtype(model: TransformerBridge) -> torch.dtype:
 @torch.no_grad()
 def collect_features(
     model: TransformerBridge,
-    sae: torch.nn.Module,
+    sae: AnySAE,
     tokens: Int[Tensor, "n_contexts pos"],
     *,
     name: str | None = None,
@@ -286,7 +286,7 @@ def _cached(key: list[str], collect: Callable[[], FeatureStats]) -> FeatureStats
     return stats
 
 
-def _one_pass(model: TransformerBridge, sae: torch.nn.Module, tokens: Int[Tensor, "n_contexts pos"], name: str, batch_size: int, progress: bool, seed: int) -> dict:
+def _one_pass(model: TransformerBridge, sae: AnySAE, tokens: Int[Tensor, "n_contexts pos"], name: str, batch_size: int, progress: bool, seed: int) -> dict:
     n_contexts, pos = tokens.shape
     d_sae, device = len(sae.W_dec), sae.W_dec.device
     top, sample, silent = _Best(d_sae, N_TOP), _Best(d_sae, _SAMPLE), _Best(d_sae, N_SILENT)
@@ -345,7 +345,7 @@ def _one_pass(model: TransformerBridge, sae: torch.nn.Module, tokens: Int[Tensor
     }
 
 
-def firing(sae: torch.nn.Module, x: Float[Tensor, "n d_in"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"], Float[Tensor, " m"]]:
+def firing(sae: AnySAE, x: Float[Tensor, "n d_in"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"], Float[Tensor, " m"]]:
     """Every firing on these activations as three columns: the row of x, the latent, the value (above 0)."""
     if hasattr(sae, "encode_sparse"):
         values, indices = sae.encode_sparse(x)
@@ -487,7 +487,7 @@ def _cofiring(pairs: list[tuple[Tensor, Tensor]], n: int, d_sae: int) -> tuple[I
     return near.int(), score
 
 
-def _similar(sae: torch.nn.Module) -> dict[str, Tensor]:
+def _similar(sae: AnySAE) -> dict[str, Tensor]:
     rows = F.normalize(sae.W_dec.detach().float().cpu(), dim=1)
     near, cosine = torch.full((len(rows), N_NEAR), -1), torch.zeros(len(rows), N_NEAR)
     for start in range(0, len(rows), 512):
@@ -498,7 +498,7 @@ def _similar(sae: torch.nn.Module) -> dict[str, Tensor]:
     return {"similar": near.int(), "similar_cosine": cosine}
 
 
-def _logits(model: TransformerBridge, sae: torch.nn.Module, progress: bool) -> dict[str, Tensor]:
+def _logits(model: TransformerBridge, sae: AnySAE, progress: bool) -> dict[str, Tensor]:
     rows = F.normalize(sae.W_dec.detach().to(model.cfg.device, torch.float32), dim=1)
     up, down = [], []
     for block in tqdm(rows.split(256), desc="logits of the decoder", disable=not progress, delay=2):
@@ -527,7 +527,7 @@ def decoder_effect(model: TransformerBridge, directions: Float[Tensor, "n d_mode
 
 
 @torch.no_grad()
-def latents_of(model: TransformerBridge, sae: torch.nn.Module, text: str, *, name: str | None = None) -> tuple[list[str], Float[Tensor, "pos k"], Int[Tensor, "pos k"]]:
+def latents_of(model: TransformerBridge, sae: AnySAE, text: str, *, name: str | None = None) -> tuple[list[str], Float[Tensor, "pos k"], Int[Tensor, "pos k"]]:
     """What fires on a text, token by token.
 
     Returns:
@@ -587,14 +587,6 @@ def excerpt(model: TransformerBridge, stats: FeatureStats, where: Sequence[int] 
     parts = row[max(1, position - before) : position], row[position : position + 1], row[position + 1 : position + 1 + after]
     left, token, right = (model.tokenizer.decode(part) for part in parts)
     return left, token, right
-
-
-def sae_digest(sae: torch.nn.Module) -> str:
-    """A SHA-256 of the SAE's weights, as float32."""
-    digest = hashlib.sha256()
-    for key in ("W_enc", "b_enc", "W_dec", "b_dec"):
-        digest.update(getattr(sae, key).detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _checksum(tensors: dict[str, Tensor]) -> str:

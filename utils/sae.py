@@ -7,6 +7,7 @@ reads what sae_lens saved.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -193,7 +194,10 @@ class AnySAE(Protocol):
     """
 
     cfg: Any
+    W_enc: Float[Tensor, "d_in d_sae"]
+    b_enc: Float[Tensor, " d_sae"]
     W_dec: Float[Tensor, "d_sae d_in"]
+    b_dec: Float[Tensor, " d_in"]
 
     def encode(self, x: Float[Tensor, "n d_in"]) -> Float[Tensor, "n d_sae"]: ...
 
@@ -241,6 +245,14 @@ def _known_as(model_name: str) -> str:
     except ValueError:  # not one of TransformerLens' list
         pass
     return PurePath(model_name).name.lower()
+
+
+def sae_digest(sae: AnySAE) -> str:
+    """A SHA-256 of the SAE's weights, as float32."""
+    digest = hashlib.sha256()
+    for key in ("W_enc", "b_enc", "W_dec", "b_dec"):
+        digest.update(getattr(sae, key).detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def usual_tokens(acts: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:

@@ -9,7 +9,7 @@ to the same losses: on a CPU with the same number of threads to the last bit.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -74,8 +74,8 @@ class TrainingConfig:
         batch_size: tokens a step.
         lr: Adam's learning rate after the warm-up; it falls linearly to zero over the last `decay` of the steps.
         warmup, decay: shares of the steps.
-        max_grad_norm: a longer gradient is shortened to this. The first steps' are a hundred times longer than the last ones', and Adam's
-            memory of them would slow it down for a thousand steps.
+        max_grad_norm: a longer gradient is shortened to this. The first ones, when nothing fits yet, are the longest, and as long as Adam
+            remembers them its steps are too short.
         aux_coefficient: weight of the auxiliary loss; 0 leaves it out.
         dead_after: a latent that has not fired for so many tokens is dead.
         seed: of the initialisation and of the data's order.
@@ -242,12 +242,8 @@ def _checkpoint(
     path: Path, step: int, sae: SAE, optimizer: torch.optim.Adam, idle: Tensor, history: History, training: TrainingConfig,
     mean: Float[Tensor, " d_in"], scale: float,
 ) -> None:
-    tensors = {f"sae.{name}": weight for name, weight in sae.state_dict().items()}
-    for i, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{i}.{name}": value for name, value in state.items()}
-    tensors |= {"idle": idle, "unexplained": history.unexplained, "dead": history.dead, "mean": mean, "scale": torch.tensor(scale, dtype=torch.float64)}
-    metadata = {"step": str(step), "config": _config(sae, training)}
-    atomic_write(path, safetensors.torch.save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, metadata))
+    save_run(path, step, _config(sae, training), sae, optimizer, idle=idle, unexplained=history.unexplained, dead=history.dead, mean=mean,
+             scale=torch.tensor(scale, dtype=torch.float64))
 
 
 def _resume(
@@ -255,28 +251,50 @@ def _resume(
     mean: Float[Tensor, " d_in"], scale: float,
 ) -> tuple[int, Float[Tensor, " d_in"], float]:
     """Load a checkpoint into what it was made from; returns the number of steps that are done, and the run's own mean and scale."""
+    step, tensors, load = read_run(path, _config(sae, training))
+    # Another number of threads adds up in another order: equal data agree to rounding, not to the last bit.
+    own_mean, own_scale = tensors["mean"], float(tensors["scale"])
+    if (own_mean - mean.cpu()).abs().max() > 1e-3 * scale or abs(own_scale / scale - 1) > 1e-3:
+        raise SAEError(f"the checkpoint {path} belongs to a run on other activations. Choose another file, or delete this one.")
+    load(sae, optimizer)
+    for target, name in ((idle, "idle"), (history.unexplained, "unexplained"), (history.dead, "dead")):
+        target.copy_(tensors[name])
+    return step, own_mean, own_scale
+
+
+def save_run(path: Path, step: int, config: str, sae: SAE, optimizer: torch.optim.Adam, **more: Tensor) -> None:
+    """Write what a run needs to go on: its configuration, the SAE, the optimiser and any other tensors."""
+    tensors = {f"sae.{name}": weight for name, weight in sae.state_dict().items()} | more
+    for i, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{i}.{name}": value for name, value in state.items()}
+    metadata = {"step": str(step), "config": config}
+    atomic_write(path, safetensors.torch.save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, metadata))
+
+
+def read_run(path: Path, config: str) -> tuple[int, dict[str, Tensor], Callable[[SAE, torch.optim.Adam], None]]:
+    """(steps done, the tensors that `save_run` wrote, a function that puts the SAE and the optimiser back).
+
+    Raises: SAEError when the file is damaged or of another configuration.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except (OSError, SafetensorError) as error:
         raise SAEError(f"the checkpoint {path} cannot be read ({error}). Delete it to start again.") from error
-    if metadata.get("config") != _config(sae, training):
+    if metadata.get("config") != config:
         raise SAEError(f"the checkpoint {path} belongs to another run: {metadata.get('config')}. Choose another file, or delete this one.")
-    # Another number of threads adds up in another order: equal data agree to rounding, not to the last bit.
-    own_mean, own_scale = tensors["mean"], float(tensors["scale"])
-    if (own_mean - mean.cpu()).abs().max() > 1e-3 * scale or abs(own_scale / scale - 1) > 1e-3:
-        raise SAEError(f"the checkpoint {path} belongs to a run on other activations. Choose another file, or delete this one.")
-    sae.load_state_dict({name.removeprefix("sae."): tensor for name, tensor in tensors.items() if name.startswith("sae.")})
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("adam."):
-            _, i, key = name.split(".")
-            state.setdefault(int(i), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    for target, name in ((idle, "idle"), (history.unexplained, "unexplained"), (history.dead, "dead")):
-        target.copy_(tensors[name])
-    return int(metadata["step"]), own_mean, own_scale
+
+    def load(sae: SAE, optimizer: torch.optim.Adam) -> None:
+        sae.load_state_dict({name.removeprefix("sae."): tensor for name, tensor in tensors.items() if name.startswith("sae.")})
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("adam."):
+                _, i, key = name.split(".")
+                state.setdefault(int(i), {})[key] = tensor
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+    return int(metadata["step"]), tensors, load
 
 
 def _config(sae: SAE, training: TrainingConfig) -> str:
