@@ -299,8 +299,9 @@ def test_sparse_and_dense_training_take_the_same_path():
     torch.testing.assert_close(runs[0][1].unexplained, runs[1][1].unexplained, rtol=1e-3, atol=1e-3)
 
 
-def test_the_auxiliary_loss_brings_dead_latents_back(monkeypatch):
-    """60 directions to share, so that each of the 29 latents has something to do; 15 of them start far below their threshold."""
+@pytest.fixture
+def half_dead(monkeypatch):
+    """How many latents are dead at the end of a short training, by the weight of the auxiliary loss; 15 of 29 start far below their threshold."""
 
     class HalfDead(SAE):
         def __init__(self, cfg, seed=0):
@@ -309,12 +310,24 @@ def test_the_auxiliary_loss_brings_dead_latents_back(monkeypatch):
                 self.b_enc[::2] = -4.0
 
     monkeypatch.setattr(sae_training, "SAE", HalfDead)
+    config = dict(steps=400, batch_size=128, lr=3e-3, dead_after=3000)
+    return lambda acts, seed=0: {coefficient: int(train_sae(Rows(acts), SAEConfig(D_IN, D_SAE, K), TrainingConfig(aux_coefficient=coefficient, seed=seed, **config), progress=False)[1].dead[-1])
+                                 for coefficient in (0.0, 1 / 4)}
+
+
+@pytest.mark.xfail(strict=True, reason="held for unit-norm rows and this seed; with free lengths 6 stay dead, and over six seeds 9 of 15 with either, for there are only 20 directions to share")
+def test_the_auxiliary_loss_brings_nearly_all_dead_latents_back(half_dead):
+    dead = half_dead(_acts(3000))
+    assert dead[0.0] >= 14 and dead[1 / 4] <= 5, dead
+
+
+def test_the_auxiliary_loss_brings_dead_latents_back(half_dead):
+    """60 directions to share, so that each of the 29 latents has something to do; the mean of four seeds."""
     rng = torch.Generator().manual_seed(0)
     features = torch.rand(3000, 60, generator=rng) * (torch.rand(3000, 60, generator=rng) < 0.05)
-    rows = Rows(30 * features @ torch.randn(60, D_IN, generator=rng) + 7)
-    dead = {coefficient: sum(int(train_sae(rows, SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=400, batch_size=128, lr=3e-3, dead_after=3000, seed=seed, aux_coefficient=coefficient),
-                                           progress=False)[1].dead[-1]) for seed in range(4)) / 4
-            for coefficient in (0.0, 1 / 4)}
+    acts = 30 * features @ torch.randn(60, D_IN, generator=rng) + 7
+    runs = [half_dead(acts, seed) for seed in range(4)]
+    dead = {coefficient: sum(run[coefficient] for run in runs) / len(runs) for coefficient in runs[0]}
     assert dead[0.0] >= 12 and dead[1 / 4] <= 6, dead
 
 
