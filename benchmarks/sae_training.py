@@ -30,13 +30,13 @@ from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 from torch import Tensor
 
-from utils.corpus import documents
+from utils.data.corpus import documents
 from utils.hooks import resid_post
 from utils.models import load_model
 from utils.paths import cache_dir
-from utils.sae import SAEConfig
-from utils.sae_training import Rows, TrainingConfig, normalisation, train_sae
-from utils.shards import harvest
+from utils.sae.model import SAEConfig
+from utils.sae.shards import harvest
+from utils.sae.training import Rows, TrainingConfig, normalisation, train_sae
 
 BATCH, K, WARM_UP, LR, AUX = 1024, 32, 5, 1e-3, 1 / 32
 

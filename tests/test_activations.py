@@ -6,8 +6,9 @@ from transformer_lens.model_bridge import TransformerBridge
 
 import utils.activations
 from utils.activations import TokenActivations, collect_activations, tokenize
+from utils.default_model import default_problem
 from utils.hooks import HookNameError, attn_out, intervene, resid_post, resid_pre, run_with_cache
-from utils.models import default_problem, load_model, tiny_model
+from utils.models import load_model, tiny_model
 
 TEXTS = [
     "The city of Paris is in France.",

@@ -1,6 +1,7 @@
-"""One answer, judged. `utils.checking.check` runs this file with the learner's function; CI with the references."""
+"""One answer, judged. `utils.course.checking.check` runs this file with the learner's function; CI with the references."""
 
-from utils.exercises import PUBLIC_SEED, find_exercise, exercise_names, judge
+from utils.course.exercises import exercise_names, find_exercise
+from utils.course.judging import PUBLIC_SEED, judge
 
 
 def pytest_generate_tests(metafunc):

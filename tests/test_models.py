@@ -23,9 +23,11 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from utils import fetch, models, paths
-from utils.fetch import FetchError
-from utils.models import ModelError, load_model, tiny_model
+from utils import models, paths
+from utils.data import fetch
+from utils.data.fetch import FetchError
+from utils.default_model import ModelError
+from utils.models import load_model, tiny_model
 
 TEXT = "The city of Paris is in France."
 
@@ -269,7 +271,8 @@ class Hub(BaseHTTPRequestHandler):
 def test_gated_and_unknown_models_on_a_hub(tmp_path: Path) -> None:
     """In another process: the address of the hub is read when its library is imported."""
     program = """
-from utils.models import ModelError, load_model
+from utils.default_model import ModelError
+from utils.models import load_model
 for name in ("org/gated", "org/missing"):
     try:
         load_model(name)

@@ -36,28 +36,31 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     # Imported here, since the doctor has to work where nothing is installed yet.
     if arguments.command == "doctor":
-        from utils.doctor import doctor
+        from utils.course.doctor import doctor
 
         return int(doctor() > 0)
     if arguments.command == "fetch":
-        from utils.models import default_problem, load_model
+        from utils.default_model import default_problem
+        from utils.models import load_model
 
         if default_problem() is not None:
             load_model()
         return 0
     if arguments.command == "grade":
-        from utils.grading import grade_all
+        from utils.course.grading import grade_all
 
         return int(grade_all(arguments.notebooks, arguments.json) > 0)
     if arguments.command == "audit":
-        from utils.audit import audit
+        from utils.course.audit import audit
 
         return int(audit(arguments.json) > 0)
     if arguments.command == "new":
-        from utils.new import new
+        from utils.course.new import new
 
         return new(arguments.kind, arguments.chapter, arguments.name)
-    from utils.chapters import build, run_all, stems
+    from utils.course.building import build
+    from utils.course.chapters import stems
+    from utils.course.solved import run_all
 
     unknown = set(arguments.chapters) - set(stems())
     if unknown:

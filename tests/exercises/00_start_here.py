@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.exercises import Case, Exercise
+from utils.course.exercises import Case, Exercise
 from utils.models import tiny_model
 
 

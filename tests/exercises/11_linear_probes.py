@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from utils.exercises import Case, Exercise
+from utils.course.exercises import Case, Exercise
 
 
 def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:

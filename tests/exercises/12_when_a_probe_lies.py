@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 from torch import Tensor
 
-from utils.exercises import Case, Exercise
+from utils.course.exercises import Case, Exercise
 from utils.probes import auroc, mass_mean
 
 

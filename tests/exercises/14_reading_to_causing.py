@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.exercises import Case, Exercise
+from utils.course.exercises import Case, Exercise
 
 
 def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:

@@ -9,7 +9,7 @@ from einops import einsum
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from utils.exercises import Case, Exercise
+from utils.course.exercises import Case, Exercise
 from utils.probes import auroc
 
 

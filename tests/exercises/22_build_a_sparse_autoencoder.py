@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from utils.exercises import Case, Exercise
+from utils.course.exercises import Case, Exercise
 
 
 def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:

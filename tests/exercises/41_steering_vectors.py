@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.exercises import Case, Exercise
+from utils.course.exercises import Case, Exercise
 
 
 def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:

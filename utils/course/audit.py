@@ -1,0 +1,105 @@
+"""Proof that the checks do what they promise, for every exercise, over many seeds."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from utils.course.checking import verdict_on
+from utils.course.exercises import Exercise, chapters, load_chapter
+from utils.course.judging import judge
+from utils.paths import atomic_write
+
+SEEDS = 20
+MEDIAN_MS, MAX_MS, NAMED_SHARE = 300, 1000, 0.95
+
+
+@dataclass
+class Audit:
+    """One exercise's row. Shares are from 0 to 1; milliseconds are of whole checks, pytest included."""
+
+    exercise: str
+    chapter: str
+    mistakes: int
+    rejected: float
+    named: float
+    variants: int
+    accepted: float
+    seeds: int
+    ms_median: float
+    ms_max: float
+    faults: list[str] = field(default_factory=list)
+
+
+def _not_written(*_: object, **__: object) -> None:
+    raise NotImplementedError
+
+
+def audit_exercise(exercise: Exercise, seeds: int = SEEDS) -> Audit:
+    """Judge the reference, the stub, every variant and every mistake on each seed, and time whole checks."""
+    faults = []
+    rejected = named = accepted = 0
+    for seed in range(seeds):
+        if not judge(exercise, exercise.reference, seed=seed).passed:
+            faults.append(f"seed {seed}: the reference fails")
+        if judge(exercise, _not_written, seed=seed).status != "missing":
+            faults.append(f"seed {seed}: the stub is not seen as missing")
+        for index, variant in enumerate(exercise.variants):
+            verdict = judge(exercise, variant, seed=seed)
+            accepted += verdict.passed
+            if not verdict.passed:
+                faults.append(f"seed {seed}: variant {index + 1} fails: {verdict.lines}")
+        for mistake in exercise.mistakes.values():
+            verdict = judge(exercise, mistake.function, seed=seed)
+            rejected += not verdict.passed
+            named += verdict.mistake is not None and verdict.mistake in (mistake.slug, mistake.same_as)
+            if verdict.passed or verdict.mistake not in (mistake.slug, mistake.same_as):
+                faults.append(f"seed {seed}: {mistake.slug} is {'accepted' if verdict.passed else f'taken for {verdict.mistake}'}")
+    milliseconds = [_timed(exercise, answer) for answer in _every_answer(exercise)]
+    tried = seeds * max(len(exercise.mistakes), 1)
+    return Audit(exercise.name, exercise.chapter, len(exercise.mistakes), rejected / tried, named / tried, len(exercise.variants),
+                 accepted / (seeds * max(len(exercise.variants), 1)), seeds, statistics.median(milliseconds), max(milliseconds), faults)
+
+
+def _every_answer(exercise: Exercise) -> list[Callable]:
+    return [exercise.reference, *exercise.variants, *(mistake.function for mistake in exercise.mistakes.values())]
+
+
+def _timed(exercise: Exercise, answer: Callable) -> float:
+    """Milliseconds of a whole check, the best of three: what is slower was the machine, busy with something else."""
+    milliseconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        verdict_on(exercise, answer)
+        milliseconds.append(1000 * (time.perf_counter() - started))
+    return min(milliseconds)
+
+
+def audit(json_path: Path | None = None, seeds: int = SEEDS) -> int:
+    """Print the table, write the JSON if asked. Returns how many exercises miss a promise."""
+    exercises = [exercise for stem in chapters() for exercise in load_chapter(stem).values()]
+    verdict_on(exercises[0], exercises[0].reference)  # pytest's own first start is not the exercise's time
+    print(f"{'exercise':<28} {'chapter':<22} {'mistakes':>8} {'rejected':>8} {'named':>6} {'variants':>8} {'accepted':>8} {'seeds':>5} {'ms median':>9} {'ms max':>7}")
+    rows, failed = [], 0
+    for exercise in exercises:
+        row = audit_exercise(exercise, seeds)
+        rows.append({key: value for key, value in asdict(row).items() if key != "faults"})
+        print(f"{row.exercise:<28} {row.chapter:<22} {row.mistakes:>8} {row.rejected:>8.0%} {row.named:>6.0%} {row.variants:>8} {row.accepted:>8.0%} {row.seeds:>5} "
+              f"{row.ms_median:>9.0f} {row.ms_max:>7.0f}", flush=True)
+        for fault in row.faults[:8]:
+            print(f"    {fault}")
+        failed += not keeps_promise(row)
+    if json_path:
+        atomic_write(json_path, json.dumps(rows, indent=1))
+    return failed
+
+
+def keeps_promise(row: Audit) -> bool:
+    """100% rejected, at least 95% named, 100% of the variants accepted, no other fault, and fast."""
+    other = [fault for fault in row.faults if "reference" in fault or "stub" in fault]
+    return (row.rejected == 1 and row.named >= NAMED_SHARE and row.accepted == 1 and not other
+            and row.ms_median < MEDIAN_MS and row.ms_max < MAX_MS)

@@ -1,0 +1,159 @@
+"""The solved notebook: executed, with its content key and its ledger."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell
+
+from utils.course.chapters import SETUP, SOURCES, Chapter, SourceError, edition, fill, read_chapter, tags_of, with_id
+from utils.course.ledger import CLAIM_MIME, Claim
+from utils.paths import ROOT, atomic_write
+
+
+def discussion(stem: str, name: str) -> str:
+    """The text below an exercise's solution."""
+    chapter = read_chapter(stem)
+    cells, found = chapter.source.cells, []
+    at = next(i for i, cell in enumerate(cells) if "exercise" in tags_of(cell) and cell.source.strip() == name)
+    for cell in cells[at + 1:]:
+        if "solution" not in tags_of(cell):
+            break
+        found.append(cell.source)
+    return fill("\n\n".join(found), stored_ledger(chapter)) or "Compare it with yours, line by line."
+
+
+def stored_ledger(chapter: Chapter) -> dict[str, Claim]:
+    """The claims recorded in the committed solved notebook; empty if it was never run."""
+    path = chapter.path("solved")
+    if not path.exists():
+        return {}
+    rows = nbformat.read(path, as_version=4).metadata.get("probe_to_steer", {}).get("ledger", [])
+    return {row["name"]: _claim(row) for row in rows}
+
+
+def _claim(row: dict) -> Claim:
+    return Claim(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+
+
+def content_key(chapter: Chapter) -> str:
+    """SHA-256 over all that the solved notebook depends on: source, references, imported utils, lock file."""
+    code = "\n".join([SETUP, *(cell.source for cell in chapter.source.cells if cell.cell_type == "code" and "exercise" not in tags_of(cell))])
+    files = [SOURCES / f"{chapter.stem}.md", SOURCES / f"{chapter.stem}.py", ROOT / "requirements.lock", *_utils_behind(code)]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode() + b"\0" + path.read_text("utf-8").encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _utils_behind(code: str) -> list[Path]:
+    """The files of all utils modules that `code` imports, directly or through another, sorted."""
+    found: set[Path] = set()
+    waiting = [code]
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop())):
+            names = ([f"{node.module}.{a.name}" for a in node.names] + [node.module] if isinstance(node, ast.ImportFrom) and node.module
+                     else [a.name for a in node.names] if isinstance(node, ast.Import) else [])
+            for name in names:
+                path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+                if name.startswith("utils.") and path.is_file() and path not in found:
+                    found.add(path)
+                    waiting.append(path.read_text("utf-8"))
+    return sorted(found)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an execution of a solved notebook gave."""
+
+    notebook: NotebookNode
+    minutes: float
+    ledger: dict[str, Claim]
+
+    @property
+    def broken(self) -> list[Claim]:
+        return [made for made in self.ledger.values() if not made.holds]
+
+
+def execute(chapter: Chapter, *, static: bool = True, settings: dict[str, str] | None = None) -> Run:
+    """Run the solved edition top to bottom in a clean kernel. Raises nbclient's CellExecutionError.
+
+    `static` also draws every figure as a PNG, which takes a Chromium. `settings` replaces values of the settings
+    cell, given as Python source. The learner's progress is not touched.
+    """
+    import os
+    import tempfile
+    from unittest import mock
+
+    from nbclient import NotebookClient
+    from tqdm.auto import tqdm
+
+    notebook = edition(chapter, solved=True, ledger={})
+    if settings:
+        _change_settings(chapter, notebook, settings)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch, tqdm(total=len(notebook.cells), desc=chapter.stem, unit="cell") as bar:
+        environment = {"PROBE_TO_STEER_PROGRESS": str(Path(scratch, "progress.json")), "PROBE_TO_STEER_STATIC": "1" if static else ""}
+        client = NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(SOURCES)}},
+                                on_cell_complete=lambda **_: bar.update())
+        with mock.patch.dict(os.environ, environment):
+            client.execute()
+    minutes = (time.monotonic() - started) / 60
+    ledger = {row["name"]: _claim(row) for cell in notebook.cells for output in cell.get("outputs", [])
+              if (row := output.get("data", {}).get(CLAIM_MIME))}
+    for cell, text in zip(notebook.cells, edition(chapter, solved=True, ledger=ledger).cells, strict=True):
+        cell.metadata.pop("execution", None)  # time stamps: they would make every run a diff
+        if cell.cell_type == "markdown":
+            cell.source = text.source
+    missing = [name for cell in notebook.cells if cell.cell_type == "markdown" for name in re.findall(r"\(`(\w+)`: not measured yet\)", cell.source)]
+    if missing:
+        raise SourceError(f"{chapter.stem}.md refers to {', '.join(missing)}, which no cell claims")
+    notebook.metadata["probe_to_steer"] |= {"key": content_key(chapter), "ledger": [json.loads(json.dumps(made.__dict__)) for made in ledger.values()]}
+    return Run(notebook, minutes, ledger)
+
+
+def _change_settings(chapter: Chapter, notebook: NotebookNode, settings: dict[str, str]) -> None:
+    """Give the settings cell other values. Raises SourceError for a setting that the chapter does not have."""
+    ids = {with_id(chapter, "code", index, new_code_cell()).id for index, cell in enumerate(chapter.source.cells) if "settings" in tags_of(cell)}
+    for name, value in settings.items():
+        changed = 0
+        for cell in (cell for cell in notebook.cells if cell.id in ids):
+            cell.source, count = re.subn(rf"^{re.escape(name)} = [^#\n]*", lambda _: f"{name} = {value}  ", cell.source, flags=re.M)
+            changed += count
+        if not changed:
+            raise SourceError(f"{chapter.stem} has no setting called {name}")
+
+
+def run_all(chosen: Iterable[str], *, static: bool, settings: dict[str, str]) -> int:
+    """Execute solved notebooks; print minutes and claims. Returns how many chapters failed.
+
+    A run with static figures and the chapter's own settings is stored: that is the notebook that we publish.
+    """
+    from nbclient.exceptions import CellExecutionError
+
+    rows, failed = [], 0
+    for stem in chosen:
+        chapter = read_chapter(stem)
+        try:
+            done = execute(chapter, static=static, settings=settings)
+        except CellExecutionError as error:
+            failed += 1
+            rows.append(f"{stem:<28}  failed: {error.ename}: {error.evalue}")
+            print(error)
+            continue
+        failed += bool(done.broken)
+        rows.append(f"{stem:<28} {done.minutes:5.1f} min   {len(done.ledger) - len(done.broken)} of {len(done.ledger)} claims hold")
+        rows += [f"    {made.name}: {made} is outside {made.expect}" for made in done.broken]
+        if static and not settings:
+            atomic_write(chapter.path("solved"), nbformat.writes(done.notebook) + "\n")
+    print("\n".join(rows))
+    return failed
