@@ -11,7 +11,8 @@ from utils.data.corpus import Document
 from utils.hooks import HookNameError, InterventionError, intervene, resid_post, run_with_cache
 from utils.models import tiny_model
 from utils.sae import training as sae_training
-from utils.sae.metrics import bootstrap, measure_cost, measure_fit
+from utils.intervals import bootstrap
+from utils.sae.metrics import measure_cost, measure_fit
 from utils.sae.model import CONFIG, SAE, WEIGHTS, SAEConfig, SAEError, check_fits, load_sae, spliced, usual_tokens
 from utils.sae.shards import harvest
 from utils.sae.training import Rows, TrainingConfig, train_sae

@@ -20,7 +20,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from utils.hooks import is_edited
 from utils.models import tiny_model
 from utils.paths import ROOT
-from utils.sae.metrics import Estimate
+from utils.intervals import Estimate
 from utils.steering.bench import BenchPoint, SteeringBench, bench_svg
 from utils.steering.reach import SteeringError
 from utils.steering.scoring import keyword_rate

@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from utils.reading.clicks import message
 from utils.reading.features import FeatureError, FeatureStats
 from utils.reading.page import AFTER, BEFORE, Reader, asset, shaded, visible
-from utils.sae.metrics import Estimate
+from utils.intervals import Estimate
 
 _RULE_EXCERPTS = 300
 """Excerpts of each kind on which the single-token rule of the labelling game is found."""

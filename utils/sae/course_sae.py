@@ -24,7 +24,8 @@ from utils.hooks import resid_post
 from utils.models import load_model
 from utils.paths import ROOT, atomic_write, cache_dir
 from utils.sae.finetune import FinetuneConfig, finetune_sae
-from utils.sae.metrics import Cost, Estimate, Fit, measure_cost, measure_fit
+from utils.intervals import Estimate
+from utils.sae.metrics import Cost, Fit, measure_cost, measure_fit
 from utils.sae.model import CONFIG, SAE, WEIGHTS, SAEConfig, SAEError, load_sae
 from utils.sae.shards import Shards, contexts, harvest
 from utils.sae.training import TrainingConfig, normalisation, train_sae

@@ -17,28 +17,13 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from utils.hooks import intervene
+from utils.intervals import Estimate, bootstrap
 from utils.sae.model import SAE, SAEError, check_fits, spliced, usual_tokens
 from utils.sae.shards import Shards
 from utils.sae.sparse import sparse_decode
 
 DENSE = 0.1
 """A latent that fires on more than this share of the tokens is called dense."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return self.low, self.high
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 @dataclass(frozen=True)
@@ -174,21 +159,3 @@ def measure_cost(
     }
     return Cost(**per_token, recovered_zero=recovered["zero"], recovered_mean=recovered["mean"],
                 kl=bootstrap(lambda s: s[0] / s[1], sums["kl"], sums["tokens"]))
-
-
-def bootstrap(statistic: Callable[[Tensor], Tensor], *per_document: Float[Tensor, " documents"], n: int = 1000, seed: int = 0) -> Estimate:
-    """A statistic of sums over documents, with the 95% interval from drawing the documents anew with replacement.
-
-    Args:
-        statistic: takes [m, ...] sums, one row for each of `per_document`.
-
-    Raises: ValueError with fewer than 2 documents that hold anything.
-    """
-    rows = torch.stack(per_document, 1).double()
-    rows = rows[(rows != 0).any(1)]
-    if len(rows) < 2:
-        raise ValueError("an interval over documents needs at least 2 of them.")
-    rng = torch.Generator().manual_seed(seed)
-    drawn = [torch.bincount(torch.randint(len(rows), (len(rows),), generator=rng), minlength=len(rows)).double() @ rows for _ in range(n)]
-    low, high = statistic(torch.stack(drawn, 1)).quantile(torch.tensor([0.025, 0.975], dtype=torch.double))
-    return Estimate(float(statistic(rows.sum(0))), float(low), float(high))

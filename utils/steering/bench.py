@@ -19,7 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from utils.hooks import HookNameError, InterventionError, resid_post
 from utils.plots import PALETTE
-from utils.sae.metrics import Estimate
+from utils.intervals import Estimate
 from utils.steering.generating import generate
 from utils.steering.reach import SteeringError
 from utils.steering.scoring import Score, distinct_n, perplexity

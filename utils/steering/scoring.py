@@ -27,7 +27,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from utils.activations import tokenize
 from utils.data.fetch import wheel_file
 from utils.hooks import is_edited
-from utils.sae.metrics import Estimate, bootstrap
+from utils.intervals import Estimate, bootstrap
 from utils.steering.generating import token_log_probs
 from utils.steering.reach import SteeringError
 

@@ -1,0 +1,44 @@
+"""A number with its 95% interval, and the bootstrap over whole documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return self.low, self.high
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bootstrap(statistic: Callable[[Tensor], Tensor], *per_document: Float[Tensor, " documents"], n: int = 1000, seed: int = 0) -> Estimate:
+    """A statistic of sums over documents, with the 95% interval from drawing the documents anew with replacement.
+
+    Args:
+        statistic: takes [m, ...] sums, one row for each of `per_document`.
+
+    Raises: ValueError with fewer than 2 documents that hold anything.
+    """
+    rows = torch.stack(per_document, 1).double()
+    rows = rows[(rows != 0).any(1)]
+    if len(rows) < 2:
+        raise ValueError("an interval over documents needs at least 2 of them.")
+    rng = torch.Generator().manual_seed(seed)
+    drawn = [torch.bincount(torch.randint(len(rows), (len(rows),), generator=rng), minlength=len(rows)).double() @ rows for _ in range(n)]
+    low, high = statistic(torch.stack(drawn, 1)).quantile(torch.tensor([0.025, 0.975], dtype=torch.double))
+    return Estimate(float(statistic(rows.sum(0))), float(low), float(high))
