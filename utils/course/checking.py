@@ -6,22 +6,19 @@ only the record of what was passed; re-running the check cells brings that back.
 
 from __future__ import annotations
 
-import html
 import inspect
-import json
 import os
 import sys
 from collections.abc import Callable
 from datetime import date
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from filelock import FileLock
-
-from utils.course.exercises import Exercise, UnknownExercise, exercise_names, find_exercise, load_chapter
+from utils.course.cards import Card, show_card
+from utils.course.exercises import Exercise, exercise_names, find_exercise, load_chapter
 from utils.course.judging import Verdict, shape_trace
-from utils.paths import ROOT, atomic_write
+from utils.course.record import entry_of, read_record, update_entry
+from utils.paths import ROOT
 
 _PYTEST = ("-s", "--noconftest", "-o", "addopts=", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT),
            *(word for plugin in ("terminal", "cacheprovider", "faulthandler", "warnings", "logging", "threadexception",
@@ -72,9 +69,6 @@ def _named(learner: _Learner) -> Any:
     return Register()
 
 
-# --- what the learner calls -------------------------------------------------------------------------------
-
-
 def check(answer: Callable) -> None:
     """Check your function against the reference, and show what is right or wrong with it.
 
@@ -86,39 +80,39 @@ def check(answer: Callable) -> None:
         raise ValueError("That is the reference itself. Write your own: `hint(...)` helps one step at a time.")
     verdict = verdict_on(exercise, answer)
     _record(exercise.name, verdict)
-    _show(_Card(verdict.headline, verdict.lines, verdict.passed))
+    show_card(Card(verdict.headline, verdict.lines, verdict.passed))
 
 
 def hint(exercise: Callable | str) -> None:
     """Show the next hint: the idea, then the shapes in your own function, then almost the line."""
     answer = exercise if callable(exercise) else None
     found = find_exercise(_name_of(exercise) if answer else exercise)
-    level = min(_entry(found.name)["hints"], len(found.hints) - 1)
+    level = min(entry_of(found.name)["hints"], len(found.hints) - 1)
     lines = [(f"Hint {level + 1} of {len(found.hints)}", found.hints[level])]
     if level == 1:
         trace = shape_trace(found, answer) if answer else ""
         lines.append(("Your shapes", trace or f"Call `hint({found.name})` with the function, without quotes, to see the shapes line by line."))
-    _update(found.name, hints=level + 1)
-    _show(_Card(f"{found.name}", lines, None))
+    update_entry(found.name, hints=level + 1)
+    show_card(Card(f"{found.name}", lines, None))
 
 
 def solution(exercise: Callable | str, now: bool = False) -> None:
     """Show the reference and its discussion: after a try of your own, or at once with `now=True`."""
     found = find_exercise(_name_of(exercise) if callable(exercise) else exercise)
-    if not now and not _entry(found.name)["tries"]:
-        _show(_Card(f"{found.name}: try first", [
+    if not now and not entry_of(found.name)["tries"]:
+        show_card(Card(f"{found.name}: try first", [
             ("Next", f"Write an attempt and run `check({found.name})`: the check may name what is wrong. "
                      f"After one try the solution opens; `solution({found.name}, now=True)` opens it at once.")], None))
         return
     from utils.course.solved import discussion
 
-    _show(_Card(f"{found.name}: the reference", [("Code", inspect.getsource(found.reference).rstrip()),
+    show_card(Card(f"{found.name}: the reference", [("Code", inspect.getsource(found.reference).rstrip()),
                                                  ("Why", discussion(found.chapter, found.name))], None))
 
 
 def progress() -> None:
     """Show every exercise: passed, tried or open, and the minutes that are left."""
-    entries, lines, left, passed = _read(), [], 0, 0
+    entries, lines, left, passed = read_record(), [], 0, 0
     names = exercise_names()
     for stem in dict.fromkeys(names.values()):
         rows = []
@@ -129,7 +123,7 @@ def progress() -> None:
             state = f"passed {entry['passed']}" if done else f"tried {entry['tries']} times" if entry.get("tries") else "open"
             rows.append(f"[{'x' if done else ' '}] {name:<28} {state}")
         lines.append((stem, "\n".join(rows)))
-    _show(_Card(f"{passed} of {len(names)} exercises passed, about {left} minutes of exercises left", lines, None))
+    show_card(Card(f"{passed} of {len(names)} exercises passed, about {left} minutes of exercises left", lines, None))
 
 
 def _name_of(answer: Any) -> str:
@@ -147,83 +141,9 @@ def _name_of(answer: Any) -> str:
     return name
 
 
-# --- the record -------------------------------------------------------------------------------------------
-
-
-def progress_file() -> Path:
-    """Where progress is kept."""
-    return Path(os.environ.get("PROBE_TO_STEER_PROGRESS") or ROOT / "progress.json")
-
-
-def _read() -> dict[str, dict]:
-    path = progress_file()
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError:  # cut off by a full disk, or edited: keep it for its owner and start again
-        aside = path.with_suffix(".damaged.json")
-        os.replace(path, aside)
-        print(f"[fix] {path.name} could not be read; it was moved to {aside.name}. Re-run your check cells to rebuild it.")
-        return {}
-
-
-def _entry(name: str) -> dict:
-    return {"tries": 0, "hints": 0, "passed": None, **_read().get(name, {})}
-
-
-def _update(name: str, **changes: Any) -> None:
-    path = progress_file()
-    try:
-        with FileLock(f"{path}.lock", timeout=5):
-            atomic_write(path, json.dumps({**_read(), name: {**_entry(name), **changes}}, indent=1))
-    except OSError as error:
-        print(f"[fix] Your progress could not be saved in {path} ({error}). The check itself is not affected.")
-
-
 def _record(name: str, verdict: Verdict) -> None:
     if verdict.status == "missing":
         return
-    entry = _entry(name)
+    entry = entry_of(name)
     passed = entry["passed"] or (date.today().isoformat() if verdict.passed else None)
-    _update(name, tries=entry["tries"] + 1, passed=passed)
-
-
-# --- how it looks -----------------------------------------------------------------------------------------
-
-
-class _Card:
-    """A headline and labelled lines: plain text in a terminal, a quiet box in a notebook, the same words in both."""
-
-    def __init__(self, headline: str, lines: list[tuple[str, str]], passed: bool | None) -> None:
-        self.headline, self.lines, self.passed = headline, lines, passed
-
-    def __repr__(self) -> str:
-        body = "\n".join(f"{label}: {text}" if "\n" not in text else f"{label}:\n{text}" for label, text in self.lines)
-        return f"{self.headline}\n{body}"
-
-    def _repr_html_(self) -> str:
-        edge = {True: "#009E73", False: "#D55E00", None: "#0072B2"}[self.passed]
-        rows = "".join(
-            f'<tr><td style="vertical-align:top;text-align:left;white-space:nowrap;padding:2px 12px 2px 0;opacity:.75">{html.escape(label)}</td>'
-            f'<td style="text-align:left;padding:2px 0">{_text(text)}</td></tr>' for label, text in self.lines)
-        return (f'<div class="probe-to-steer-card" style="border-left:5px solid {edge};padding:6px 14px;margin:4px 0;color:inherit">'
-                f'<div style="font-weight:600;margin-bottom:4px">{html.escape(self.headline)}</div>'
-                f'<table style="border:none;background:none;color:inherit;margin:0">{rows}</table></div>')
-
-
-def _text(text: str) -> str:
-    if "\n" in text:
-        return f'<pre style="margin:0;background:none;color:inherit;white-space:pre-wrap">{html.escape(text)}</pre>'
-    parts = html.escape(text).split("`")
-    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
-
-
-def _show(card: _Card) -> None:
-    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
-    if shell:
-        from IPython.display import display
-
-        display(card)
-    else:
-        print(repr(card))
+    update_entry(name, tries=entry["tries"] + 1, passed=passed)

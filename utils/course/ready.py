@@ -53,7 +53,7 @@ def _say_device() -> None:
 
 
 def _say_progress() -> None:
-    from utils.course.checking import progress_file
+    from utils.course.record import progress_file
     from utils.default_model import DEFAULT_MODEL, default_problem
 
     path = progress_file()
