@@ -12,12 +12,13 @@ import inspect
 import re
 import textwrap
 import tomllib
+from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
 
 import jupytext
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from utils.course.exercises import Exercise, load_chapter
 from utils.course.ledger import Claim, show_number
@@ -25,22 +26,25 @@ from utils.paths import ROOT
 
 SOURCES = ROOT / "solutions"
 STUDENT = ROOT / "chapters"
-TAGS = {"setup", "settings", "exercise", "figure", "solution", "hide"}
-FRONT_MATTER = ("title", "question", "outcome", "minutes", "machine")
+OPENINGS = ROOT / "docs" / "openings"
+TAGS = {"setup", "imports", "settings", "data", "guess", "exercise", "figure", "claim", "opening", "solution"}
+# What is not to be read is folded, under a title: its first comment line, or these words where it has none.
+FOLDED = {"setup": "Setup: run this first; running it twice does no harm", "imports": "What this chapter imports",
+          "data": None, "figure": None, "claim": "For the ledger: {claims}"}
+FRONT_MATTER = ("title", "question", "outcome", "minutes", "machine", "needs", "next")
 STUB = "    raise NotImplementedError"
-# The first cell of every chapter. Outside Colab only the last five lines do anything.
 SETUP = '''\
-# Setup: the same in every chapter, and safe to run twice.
-REPOSITORY = "{repository}"
-import subprocess, sys
+import os, sys
+if "google.colab" in sys.modules and not os.path.isdir("probe-to-steer"):
+    os.system("git clone --quiet --depth 1 {repository} probe-to-steer")
+sys.path[:0] = [os.path.abspath(up) for up in ("probe-to-steer", "..", ".") if os.path.isdir(up + "/utils/course")]
+from utils.course import check, guess, hint, progress, ready, reveal, solution; ready()'''
+# The picture stands in the notebook as this cell's output, which every front end shows before anything is run.
+OPENING = '''\
 from pathlib import Path
-if "google.colab" in sys.modules and not Path("probe-to-steer", "utils").is_dir():
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPOSITORY, "probe-to-steer"], check=True)
-folders = [Path.cwd(), *Path.cwd().parents, Path.cwd() / "probe-to-steer"]
-sys.path.insert(0, str(next(folder for folder in folders if (folder / "utils" / "exercises.py").is_file())))
-from utils.course.ready import ready
-ready()
-from utils.course.checking import check, hint, progress, solution'''
+from IPython.display import Image
+shipped = [Path(up, "docs/openings/{stem}.png") for up in ("..", ".", "probe-to-steer")]
+next((Image(path) for path in shipped if path.exists()), None)'''
 
 
 class SourceError(ValueError):
@@ -102,13 +106,15 @@ def repository() -> str:
 def edition(chapter: Chapter, *, solved: bool, ledger: dict[str, Claim]) -> NotebookNode:
     """The notebook without outputs: with the references and their discussions if `solved`, else with stubs."""
     cells = [with_id(chapter, "head", 0, new_markdown_cell(_head(chapter)))]
+    if any("opening" in tags_of(cell) for cell in chapter.source.cells):
+        cells.append(_opening(chapter))
     for index, source in enumerate(chapter.source.cells):
         tags = tags_of(source)
         if source.cell_type == "markdown":
             if solved or "solution" not in tags:
                 cells.append(with_id(chapter, "text", index, new_markdown_cell(fill(source.source, ledger))))
         elif "setup" in tags:
-            cells.append(with_id(chapter, "setup", index, new_code_cell(SETUP.format(repository=repository()))))
+            cells.append(_folded(with_id(chapter, "setup", index, new_code_cell(SETUP.format(repository=repository()))), tags))
         elif "exercise" in tags:
             exercise = chapter.exercises[source.source.strip()]
             body = inspect.getsource(exercise.reference).rstrip() if solved else stub(exercise)
@@ -116,9 +122,7 @@ def edition(chapter: Chapter, *, solved: bool, ledger: dict[str, Claim]) -> Note
                       with_id(chapter, "answer", index, new_code_cell(body)),
                       with_id(chapter, "check", index, new_code_cell(f"check({exercise.name})"))]
         else:
-            cells.append(with_id(chapter, "code", index, new_code_cell(source.source)))
-            if "figure" in tags:
-                cells[-1].metadata["tags"] = ["figure"]
+            cells.append(_folded(with_id(chapter, "code", index, new_code_cell(source.source)), tags))
     notebook = new_notebook(cells=cells)
     notebook.metadata = {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -133,19 +137,55 @@ def with_id(chapter: Chapter, role: str, index: int, cell: NotebookNode) -> Note
     return cell
 
 
+def _folded(cell: NotebookNode, tags: list[str]) -> NotebookNode:
+    """Fold a cell that carries one of the FOLDED tags, in every front end that can, under its one-line title."""
+    tag = next((tag for tag in tags if tag in FOLDED), None)
+    if tag is None:
+        return cell
+    first, _, rest = cell.source.partition("\n")
+    if first.startswith("# "):
+        title, body = first.removeprefix("# "), rest
+    else:
+        title, body = FOLDED[tag], cell.source
+    if title is None:
+        raise SourceError(f"a {tag} cell begins with a comment line, its title; this one begins with {first!r}")
+    names = re.findall(r'claim\(\s*"(\w+)"', body)
+    cell.source = f"# @title {title.format(claims=', '.join(names) or 'claims')}\n{body}"
+    # JupyterLab, Notebook 7 and VS Code read the first, Colab the second.
+    cell.metadata = {"jupyter": {"source_hidden": True}, "cellView": "form", "tags": [name for name in tags if name in TAGS]}
+    return cell
+
+
+def _opening(chapter: Chapter) -> NotebookNode:
+    """The first picture, with what the last run drew as its output."""
+    cell = with_id(chapter, "opening", 0, new_code_cell(f"# The wrong reading beside the right one\n{OPENING.format(stem=chapter.stem)}"))
+    path = OPENINGS / f"{chapter.stem}.png"
+    if path.exists():
+        cell.outputs = [opening_output(b64encode(path.read_bytes()).decode())]
+    return _folded(cell, ["data"])
+
+
+def opening_output(picture: str) -> NotebookNode:
+    """The output of a chapter's first picture, given as base64."""
+    return new_output("display_data", {"image/png": picture, "text/plain": "The wrong reading beside the right one."})
+
+
 def _head(chapter: Chapter) -> str:
     meta = chapter.source.metadata
     address = f"{repository().replace('https://github.com', 'https://colab.research.google.com/github')}/blob/main/chapters/{chapter.stem}.ipynb"
     return textwrap.dedent(f"""\
         # {chapter.number} · {meta['title']}
 
-        [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})
-
         **{meta['question']}**
 
         **You will be able to** {meta['outcome']}
 
-        **Time**: about {meta['minutes']} minutes. **Smallest machine**: {meta['machine']}""")
+        | Where am I? | |
+        | --- | --- |
+        | you need | {meta['needs']} |
+        | it takes | about {meta['minutes']} minutes, on {meta['machine']} |
+        | next | {meta['next']} |
+        | without installing anything | [open this page in Colab]({address}) |""")
 
 
 def _exercise_head(exercise: Exercise) -> str:

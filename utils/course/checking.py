@@ -16,6 +16,7 @@ from unittest import mock
 
 from utils.course.cards import Card, show_card
 from utils.course.exercises import Exercise, exercise_names, find_exercise, load_chapter
+from utils.course.guesses import guess_lines
 from utils.course.judging import Verdict, shape_trace
 from utils.course.record import entry_of, read_record, update_entry
 from utils.paths import ROOT
@@ -123,7 +124,7 @@ def progress() -> None:
             state = f"passed {entry['passed']}" if done else f"tried {entry['tries']} times" if entry.get("tries") else "open"
             rows.append(f"[{'x' if done else ' '}] {name:<28} {state}")
         lines.append((stem, "\n".join(rows)))
-    show_card(Card(f"{passed} of {len(names)} exercises passed, about {left} minutes of exercises left", lines, None))
+    show_card(Card(f"{passed} of {len(names)} exercises passed, about {left} minutes of exercises left", [*lines, *guess_lines()], None))
 
 
 def _name_of(answer: Any) -> str:

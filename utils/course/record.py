@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,16 @@ from filelock import FileLock
 from utils.paths import ROOT, atomic_write
 
 
+NEW_ENTRY = {"tries": 0, "hints": 0, "passed": None}
+
+
 def progress_file() -> Path:
     """Where progress is kept."""
     return Path(os.environ.get("PROBE_TO_STEER_PROGRESS") or ROOT / "progress.json")
 
 
 def read_record() -> dict[str, dict]:
+    """All of it: {exercise: its row, "guesses": the guesses}. Empty where there is none, or where it was damaged."""
     path = progress_file()
     if not path.exists():
         return {}
@@ -35,13 +40,21 @@ def read_record() -> dict[str, dict]:
 
 
 def entry_of(name: str) -> dict:
-    return {"tries": 0, "hints": 0, "passed": None, **read_record().get(name, {})}
+    """An exercise's row of the record."""
+    return {**NEW_ENTRY, **read_record().get(name, {})}
 
 
 def update_entry(name: str, **changes: Any) -> None:
+    """Change an exercise's row."""
+    update_record(name, lambda row: {**NEW_ENTRY, **row, **changes})
+
+
+def update_record(name: str, change: Callable[[dict], dict]) -> None:
+    """Replace what the record holds under `name` ({} if nothing yet); others may write at the same time."""
     path = progress_file()
     try:
         with FileLock(f"{path}.lock", timeout=5):
-            atomic_write(path, json.dumps({**read_record(), name: {**entry_of(name), **changes}}, indent=1))
+            record = read_record()
+            atomic_write(path, json.dumps({**record, name: change(record.get(name, {}))}, indent=1))
     except OSError as error:
         print(f"[fix] Your progress could not be saved in {path} ({error}). The check itself is not affected.")

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import time
+from base64 import b64decode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
-from utils.course.chapters import SETUP, SOURCES, Chapter, SourceError, edition, fill, read_chapter, tags_of, with_id
+from utils.course.chapters import OPENINGS, SOURCES, Chapter, SourceError, edition, fill, opening_output, read_chapter, tags_of, with_id
 from utils.course.ledger import CLAIM_MIME, Claim
 from utils.paths import ROOT, atomic_write
 
@@ -46,8 +47,11 @@ def _claim(row: dict) -> Claim:
 
 
 def content_key(chapter: Chapter) -> str:
-    """SHA-256 over all that the solved notebook depends on: source, references, imported utils, lock file."""
-    code = "\n".join([SETUP, *(cell.source for cell in chapter.source.cells if cell.cell_type == "code" and "exercise" not in tags_of(cell))])
+    """SHA-256 over all that the solved notebook's numbers depend on: source, references, imported utils, lock file.
+
+    What the setup cell imports does not count: it judges answers, and CI proves that apart (`audit`).
+    """
+    code = "\n".join(cell.source for cell in chapter.source.cells if cell.cell_type == "code" and "exercise" not in tags_of(cell))
     files = [SOURCES / f"{chapter.stem}.md", SOURCES / f"{chapter.stem}.py", ROOT / "requirements.lock", *_utils_behind(code)]
     digest = hashlib.sha256()
     for path in files:
@@ -117,8 +121,17 @@ def execute(chapter: Chapter, *, static: bool = True, settings: dict[str, str] |
     missing = [name for cell in notebook.cells if cell.cell_type == "markdown" for name in re.findall(r"\(`(\w+)`: not measured yet\)", cell.source)]
     if missing:
         raise SourceError(f"{chapter.stem}.md refers to {', '.join(missing)}, which no cell claims")
+    if (picture := opening_picture(notebook)) is not None:  # the first cells show this run's, not the one before
+        first = next(cell for cell in notebook.cells if cell.id == with_id(chapter, "opening", 0, new_code_cell()).id)
+        first.outputs = [opening_output(picture)]
     notebook.metadata["probe_to_steer"] |= {"key": content_key(chapter), "ledger": [json.loads(json.dumps(made.__dict__)) for made in ledger.values()]}
     return Run(notebook, minutes, ledger)
+
+
+def opening_picture(notebook: NotebookNode) -> str | None:
+    """The picture that the cell tagged `opening` drew, as base64; None if it drew none."""
+    outputs = [output for cell in notebook.cells if "opening" in tags_of(cell) for output in cell.outputs]
+    return next((output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})), None)
 
 
 def _change_settings(chapter: Chapter, notebook: NotebookNode, settings: dict[str, str]) -> None:
@@ -154,6 +167,8 @@ def run_all(chosen: Iterable[str], *, static: bool, settings: dict[str, str]) ->
         rows.append(f"{stem:<28} {done.minutes:5.1f} min   {len(done.ledger) - len(done.broken)} of {len(done.ledger)} claims hold")
         rows += [f"    {made.name}: {made} is outside {made.expect}" for made in done.broken]
         if static and not settings:
+            if (picture := opening_picture(done.notebook)) is not None:
+                atomic_write(OPENINGS / f"{stem}.png", b64decode(picture))
             atomic_write(chapter.path("solved"), nbformat.writes(done.notebook) + "\n")
     print("\n".join(rows))
     return failed
