@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import re
@@ -17,6 +16,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 
 from utils.course.chapters import OPENINGS, SOURCES, Chapter, SourceError, edition, fill, opening_output, read_chapter, tags_of, with_id
+from utils.course.imports import utils_behind
 from utils.course.ledger import CLAIM_MIME, Claim
 from utils.paths import ROOT, atomic_write
 
@@ -52,27 +52,11 @@ def content_key(chapter: Chapter) -> str:
     What the setup cell imports does not count: it judges answers, and CI proves that apart (`audit`).
     """
     code = "\n".join(cell.source for cell in chapter.source.cells if cell.cell_type == "code" and "exercise" not in tags_of(cell))
-    files = [SOURCES / f"{chapter.stem}.md", SOURCES / f"{chapter.stem}.py", ROOT / "requirements.lock", *_utils_behind(code)]
+    files = [SOURCES / f"{chapter.stem}.md", SOURCES / f"{chapter.stem}.py", ROOT / "requirements.lock", *utils_behind(code)]
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.name.encode() + b"\0" + path.read_text("utf-8").encode() + b"\0")
     return digest.hexdigest()
-
-
-def _utils_behind(code: str) -> list[Path]:
-    """The files of all utils modules that `code` imports, directly or through another, sorted."""
-    found: set[Path] = set()
-    waiting = [code]
-    while waiting:
-        for node in ast.walk(ast.parse(waiting.pop())):
-            names = ([f"{node.module}.{a.name}" for a in node.names] + [node.module] if isinstance(node, ast.ImportFrom) and node.module
-                     else [a.name for a in node.names] if isinstance(node, ast.Import) else [])
-            for name in names:
-                path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
-                if name.startswith("utils.") and path.is_file() and path not in found:
-                    found.add(path)
-                    waiting.append(path.read_text("utf-8"))
-    return sorted(found)
 
 
 @dataclass(frozen=True)
