@@ -4,6 +4,6 @@ from utils.lazy import hand_on
 
 NAMES = {
     "check": "checking", "hint": "checking", "progress": "checking", "solution": "checking",
-    "claim": "ledger", "ledger": "ledger", "guess": "guesses", "ready": "ready",
+    "claim": "ledger", "ledger": "ledger", "guess": "guesses", "reveal": "guesses", "ready": "ready",
 }
 hand_on(__name__, NAMES)

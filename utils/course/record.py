@@ -28,15 +28,22 @@ def progress_file() -> Path:
 def read_record() -> dict[str, dict]:
     """All of it: {exercise: its row, "guesses": the guesses}. Empty where there is none, or where it was damaged."""
     path = progress_file()
-    if not path.exists():
-        return {}
     try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError:  # cut off by a full disk, or edited: keep it for its owner and start again
-        aside = path.with_suffix(".damaged.json")
-        os.replace(path, aside)
-        print(f"[fix] {path.name} could not be read; it was moved to {aside.name}. Re-run your check cells to rebuild it.")
+        record = json.loads(path.read_text("utf-8"))
+        if isinstance(record, dict) and all(isinstance(row, dict) for row in record.values()):
+            return record
+    except FileNotFoundError:
         return {}
+    except OSError as error:
+        print(f"[fix] {path} cannot be read ({error}): your progress is not kept. Move what lies there, or set PROBE_TO_STEER_PROGRESS.")
+        return {}
+    except ValueError:
+        pass
+    # Cut off by a full disk, or edited: keep it for its owner and start again.
+    aside = path.with_suffix(".damaged.json")
+    os.replace(path, aside)
+    print(f"[fix] {path.name} could not be read; it was moved to {aside.name}. Re-run your check cells to rebuild it.")
+    return {}
 
 
 def entry_of(name: str) -> dict:
