@@ -5,14 +5,11 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 # Waiting threads sleep instead of spinning: many times faster where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
-# Jupyter refuses to run as root, as in a container, unless told so.
-ROOT_OK := $(shell [ "$$(id -u)" = 0 ] && echo --allow-root)
 
 .PHONY: learn test build run audit doctor lock clean
 
 learn: $(VENV)/.installed
-	$(BIN)/python -m utils fetch
-	$(BIN)/jupyter lab $(ROOT_OK) --LabApp.news_url=None --LabApp.default_url=/lab/tree/chapters/00_start_here.ipynb $(ARGS)
+	$(BIN)/python -m utils learn $(ARGS)
 
 $(VENV)/.installed: requirements.lock
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ...')"

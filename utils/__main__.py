@@ -12,6 +12,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="one line per requirement: [ok], or [fix] and what to do")
     commands.add_parser("fetch", help="fetch and prepare the default model, if it is not there yet")
+    learn = commands.add_parser("learn", help="open JupyterLab on the first chapter; fetches the model first", add_help=False)
+    learn.add_argument("jupyter", nargs=argparse.REMAINDER, help="passed on to jupyter lab")
     build = commands.add_parser("build", help="write the student notebooks from their sources")
     build.add_argument("chapters", nargs="*", help="such as 11_linear_probes; all of them if none is named")
     run = commands.add_parser("run", help="execute the solved notebooks top to bottom")
@@ -46,6 +48,10 @@ def main(argv: list[str] | None = None) -> int:
         if default_problem() is not None:
             load_model()
         return 0
+    if arguments.command == "learn":
+        from utils.course.learn import learn
+
+        return learn(arguments.jupyter)
     if arguments.command == "grade":
         from utils.course.grading import grade_all
 

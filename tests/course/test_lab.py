@@ -136,13 +136,32 @@ class Lab:
 def test_make_learn_opens_the_first_chapter(page, address):
     page.goto(address)
     page.get_by_role("heading", name="00 · Start here").first.wait_for()
+    page.wait_for_timeout(5000)  # the time in which JupyterLab used to ask whether it may show news
+    assert page.locator(".jp-Notification, .Toastify__toast").count() == 0
+
+
+def test_what_is_not_to_be_read_is_folded(page, address):
+    """The first picture is there before anything is run; folded cells show their title, and one click opens them."""
+    lab = Lab(page, address, "chapters/00_start_here.ipynb")
+    picture = page.locator(".jp-Notebook .jp-OutputArea img").first
+    picture.wait_for()
+    assert picture.bounding_box()["width"] > 300
+    index = next(i for i, source in enumerate(lab.sources()) if source.startswith("# @title Setup"))
+    lab.go_to(index)
+    cell = page.locator(".jp-Notebook .jp-Cell.jp-mod-active")
+    folded = cell.locator(".jp-Placeholder")
+    folded.wait_for()
+    assert "Setup: run this first" in folded.inner_text()
+    assert not cell.locator(".cm-editor").is_visible()
+    folded.click()
+    cell.locator(".cm-editor").wait_for()
 
 
 def test_a_learner_goes_through_chapter_11(page, address):
     lab = Lab(page, address, "chapters/11_linear_probes.ipynb")
     sources = lab.sources()
-    setup = next(i for i, source in enumerate(sources) if source.startswith("# Setup"))
-    imports = next(i for i, source in enumerate(sources) if source.startswith("import numpy"))
+    setup = next(i for i, source in enumerate(sources) if source.startswith("# @title Setup"))
+    imports = next(i for i, source in enumerate(sources) if source.startswith("# @title What this chapter imports"))
     answer = next(i for i, source in enumerate(sources) if f"def {EXERCISE}(" in source)
     check = sources.index(f"check({EXERCISE})")
 
