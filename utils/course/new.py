@@ -17,13 +17,30 @@ title: "{title}"
 question: "The one question that this chapter can lose."
 outcome: "say what the learner can do afterwards."
 minutes: 90
-machine: "2 cores, 4 GiB of memory, no GPU."
+machine: "2 CPU cores and 4 GiB of memory; no GPU, no account."
+needs: "which chapters, and what of them."
+next: "which chapter, and why."
 ---
 
-Open with something concrete.
+Open with something concrete, and ask the question. Could it be lost?
+
+## In five minutes
+
+Two to four hundred words that can be read without running anything: the wrong reading, the right one, how to tell them apart.
 
 ```{{code-cell}}
 :tags: [setup]
+```
+
+```{{code-cell}}
+:tags: [imports]
+import plotly.graph_objects as go
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from utils.course import claim, ledger
+from utils.plots import reference_line, show
 ```
 
 ```{{code-cell}}
@@ -34,15 +51,18 @@ SEED = 0
 ```
 
 ```{{code-cell}}
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from utils.course.ledger import claim, ledger
-from utils.plots import show
+:tags: [guess]
+guess("first_result", None, sure=0.7)   # what kind of number, and from where to where
 ```
 
-+++
+## Replication card
+
+| the paper | its number | ours | why they differ |
+| --- | --- | --- | --- |
+
+## Your turn
+
+One call from `utils.yours` on the learner's own material, and an open question with a rubric.
 
 ## The claims of this chapter
 
