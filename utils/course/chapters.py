@@ -38,7 +38,8 @@ import os, sys
 if "google.colab" in sys.modules and not os.path.isdir("probe-to-steer"):
     os.system("git clone --quiet --depth 1 {repository} probe-to-steer")
 sys.path[:0] = [os.path.abspath(up) for up in ("probe-to-steer", "..", ".") if os.path.isdir(up + "/utils/course")]
-from utils.course import check, guess, hint, progress, ready, reveal, solution; ready()'''
+from utils.course import ready; ready()
+from utils.course import check, guess, hint, progress, reveal, solution'''
 # The picture stands in the notebook as this cell's output, which every front end shows before anything is run.
 OPENING = '''\
 from pathlib import Path
