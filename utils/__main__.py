@@ -26,6 +26,9 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--json", type=Path, metavar="FILE")
     audit = commands.add_parser("audit", help="prove that every check rejects, names and accepts what it should")
     audit.add_argument("--json", type=Path, metavar="FILE")
+    probe = commands.add_parser("probe", help="a linear probe of your own texts: a CSV file with the columns text,label[,group]")
+    probe.add_argument("table", type=Path)
+    probe.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
     new = commands.add_parser("new", help="start a chapter or an exercise from a template")
     new.add_argument("kind", choices=["chapter", "exercise"])
     new.add_argument("chapter", help="the chapter's stem, such as 12_when_a_probe_lies")
@@ -60,6 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         from utils.course.audit import audit
 
         return int(audit(arguments.json) > 0)
+    if arguments.command == "probe":
+        from utils.yours.probe import probe_file
+
+        return probe_file(arguments.table, arguments.model)
     if arguments.command == "new":
         from utils.course.new import new
 
