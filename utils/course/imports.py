@@ -22,16 +22,20 @@ def utils_behind(code: str) -> list[Path]:
 
 def imported_files(code: str) -> Iterator[Path]:
     """The utils files that `code` itself imports, in functions too; a name that a wing hands on leads to its own file."""
+    for name in imported_modules(code):
+        path = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+        if name.startswith("utils.") and path.is_file():
+            yield path
+
+
+def imported_modules(code: str) -> Iterator[str]:
+    """The full names of what `code` itself imports: modules, and what is taken out of them."""
     for node in _running(ast.parse(code)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             held = handed_on(node.module)
-            names = [node.module, *(f"{node.module}.{held.get(alias.name, alias.name)}" for alias in node.names)]
-        else:
-            continue
-        files = (ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names if name.startswith("utils."))
-        yield from (path for path in files if path.is_file())
+            yield from (node.module, *(f"{node.module}.{held.get(alias.name, alias.name)}" for alias in node.names))
 
 
 def handed_on(module: str) -> dict[str, str]:
