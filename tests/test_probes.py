@@ -7,7 +7,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from utils.probes import OneClassError, ProbeError, auroc, grouped_folds, grouped_interval, logistic, mass_mean
+from utils.probes import (
+    OneClassError, ProbeError, auroc, auroc_with_interval, group_orders, grouped_folds, grouped_interval, logistic, mass_mean,
+)
 
 
 @pytest.fixture
@@ -109,3 +111,29 @@ def test_intervals_and_folds_refuse_groups_that_cannot_be_split():
         grouped_folds(torch.tensor([1, 1, 1, 2, 2]), 3)
     with pytest.raises(ProbeError, match="at least 2"):
         grouped_folds(torch.tensor([1, 2]), 1)
+
+
+def test_an_auroc_comes_with_the_interval_of_its_groups(data):
+    acts, labels = data
+    groups = torch.arange(41) // 3
+    found = auroc_with_interval(acts[:, 1], labels, groups, 100, seed=2)
+    assert found.value == auroc(acts[:, 1], labels)
+    assert found.interval == grouped_interval(lambda rows: auroc(acts[rows, 1], labels[rows]), groups, 100, seed=2)
+
+
+def test_group_orders_exchange_whole_groups():
+    groups = torch.tensor([7, 3, 7, 3, 5, 5])
+    orders = group_orders(groups, 40, seed=1)
+    assert orders.shape == (40, 6) and torch.equal(orders.sort(dim=1).values, torch.arange(6).expand(40, 6))
+    for order in orders:
+        assert all(len(groups[order][groups == g].unique()) == 1 for g in (3, 5, 7))
+    assert len(orders.unique(dim=0)) == 6 and torch.equal(orders, group_orders(groups, 40, seed=1))
+    fixed = group_orders(groups, 9, allowed=lambda order: int(order[0]) == 0)
+    assert (fixed[:, [0, 2]] == torch.tensor([0, 2])).all()
+
+
+def test_group_orders_refuse_what_they_cannot_exchange():
+    with pytest.raises(ProbeError, match="1 to 2 rows"):
+        group_orders(torch.tensor([0, 0, 1]), 3)
+    with pytest.raises(ProbeError, match="only 0 of 200"):
+        group_orders(torch.tensor([0, 1]), 2, allowed=lambda order: False)

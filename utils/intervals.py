@@ -1,4 +1,4 @@
-"""A number with its 95% interval, and the bootstrap over whole documents."""
+"""A number with its 95% interval: exact for a share, the bootstrap over whole documents for the rest."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from scipy.stats import binomtest
 from torch import Tensor
 
 
@@ -42,3 +43,16 @@ def bootstrap(statistic: Callable[[Tensor], Tensor], *per_document: Float[Tensor
     drawn = [torch.bincount(torch.randint(len(rows), (len(rows),), generator=rng), minlength=len(rows)).double() @ rows for _ in range(n)]
     low, high = statistic(torch.stack(drawn, 1)).quantile(torch.tensor([0.025, 0.975], dtype=torch.double))
     return Estimate(float(statistic(rows.sum(0))), float(low), float(high))
+
+
+def share(count: int, n: int) -> Estimate:
+    """A share of `n` independent trials with its exact 95% interval, which has a width even at 0 and at 1.
+
+    Raises: ValueError for no trial, or a count outside 0 to `n`.
+
+    Source: Clopper and Pearson 1934.
+    """
+    if not 0 <= count <= n or n < 1:
+        raise ValueError(f"{count} of {n} is no share.")
+    found = binomtest(count, n).proportion_ci()
+    return Estimate(count / n, float(found.low), float(found.high))

@@ -17,6 +17,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from utils.intervals import Estimate
+
 
 class ProbeError(ValueError):
     """Data that no probe, score or interval can be made from. The message says what to change."""
@@ -157,6 +159,56 @@ def grouped_interval(
         raise ProbeError("the statistic is NaN or infinite on some resamples.")
     low, high = np.quantile(values, [(1 - coverage) / 2, (1 + coverage) / 2])
     return float(low), float(high)
+
+
+def auroc_with_interval(
+    scores: Float[Tensor, " n"],
+    labels: Int[Tensor, " n"],
+    groups: Int[Tensor, " n"],
+    n_boot: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """`auroc` of all rows with its 95% interval over groups. Raises: as `auroc` and `grouped_interval`."""
+    interval = grouped_interval(lambda rows: auroc(scores[rows], labels[rows]), groups, n_boot, seed)
+    return Estimate(auroc(scores, labels), *interval)
+
+
+def group_orders(
+    groups: Int[Tensor, " n"],
+    n_orders: int,
+    *,
+    seed: int = 0,
+    allowed: Callable[[Int[Tensor, " n"]], bool] = lambda order: True,
+) -> Int[Tensor, "n_orders n"]:
+    """Random orders of the rows that exchange whole groups, for null distributions: `labels[order]` deals labels by group.
+
+    Args:
+        groups: which group each row belongs to; all groups are of one size.
+        n_orders: how many orders.
+        seed: of the draws.
+        allowed: called with each order; one that it refuses is drawn again.
+
+    Returns:
+        In each row the rows of every group have taken the places of another group (or kept their own), in order.
+
+    Raises: ProbeError for groups of different sizes, or when fewer than one draw in a hundred is allowed.
+    """
+    _, which, sizes = torch.as_tensor(groups).cpu().unique(return_inverse=True, return_counts=True)
+    if len(sizes.unique()) != 1:
+        raise ProbeError(f"groups of {int(sizes.min())} to {int(sizes.max())} rows cannot take each other's place: all must be of one size.")
+    members = which.argsort(stable=True).view(len(sizes), -1)  # [n_groups, rows per group]
+    rng = torch.Generator().manual_seed(seed)
+    orders: list[Tensor] = []
+    for _ in range(100 * n_orders):
+        if len(orders) == n_orders:
+            break
+        order = torch.empty_like(which)
+        order[members] = members[torch.randperm(len(sizes), generator=rng)]
+        if allowed(order):
+            orders.append(order)
+    if len(orders) < n_orders:
+        raise ProbeError(f"only {len(orders)} of {100 * n_orders} orders are allowed: no null distribution can be drawn from these groups.")
+    return torch.stack(orders)
 
 
 def grouped_folds(

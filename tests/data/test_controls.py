@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from utils.data.controls import HOMOGRAPHS, comparison_statements, part_of_speech_phrases
+from utils.data import controls
+from utils.data.controls import HOMOGRAPHS, comparison_statements, part_of_speech_phrases, speech_snippets
 from utils.models import tiny_model
 from utils.untrained import untrained_like
 
@@ -47,3 +48,14 @@ def test_an_untrained_twin_is_another_network_of_the_same_shape():
     assert torch.equal(logits[1], logits[2])
     assert not torch.allclose(logits[1], logits[3]) and not torch.allclose(logits[0], logits[1])
     assert not any(p.requires_grad for p in first.parameters())
+
+
+def test_snippets_of_some_languages_are_those_of_all(monkeypatch):
+    monkeypatch.setattr(controls, "_speeches", lambda language: [[f"{language}{i}word{j}" for j in range(9)] for i in range(8)])
+    every, two = (speech_snippets(per_language=3, words=3, **which) for which in ({}, {"languages": ("German", "Dutch")}))
+    assert len(every) == 12 and every.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    assert two.texts == every.texts[:3] + every.texts[6:9] and two.labels.tolist() == [0] * 3 + [1] * 3
+    assert len(set(two.groups.tolist())) == 6 and set(two.subject) == {"German", "Dutch"}
+    for odd in (("German",), ("German", "French")):
+        with pytest.raises(ValueError, match="two or more of Dutch"):
+            speech_snippets(languages=odd)

@@ -88,28 +88,34 @@ def part_of_speech_phrases(words: Sequence[str] = HOMOGRAPHS, *, seed: int = 0) 
     return _labelled(rows)
 
 
-def speech_snippets(*, per_language: int = 60, words: int = 12, seed: int = 0) -> Labelled:
+def speech_snippets(*, languages: Sequence[str] = tuple(_SAMPLES), per_language: int = 60, words: int = 12, seed: int = 0) -> Labelled:
     """The same number of words from the middle of parliamentary speeches in four languages, each ending in " .".
 
     Args:
+        languages: two or more of Dutch, English, German and Spanish. A language's snippets do not depend on the others.
         per_language: how many speeches, one snippet each.
         words: length of a snippet. Digits, brackets and quotation marks are left out.
         seed: decides which speeches.
 
     Returns:
-        label: 0 Dutch, 1 English, 2 German, 3 Spanish; group: the speech; form: 0; subject: the language.
+        label: the language's place in the alphabet among those asked for (of all four: 0 Dutch, 1 English, 2 German,
+        3 Spanish); group: the speech; form: 0; subject: the language.
 
-    Raises: ValueError when there are not so many speeches of that length; FetchError.
+    Raises: ValueError for another language, and when there are not so many speeches of that length; FetchError.
     """
+    wanted = sorted(set(languages))
+    if len(wanted) < 2 or not set(wanted) <= set(_SAMPLES):
+        raise ValueError(f"languages are two or more of {', '.join(sorted(_SAMPLES))}, not {languages!r}.")
     rng = random.Random(seed)
     rows: list[tuple[str, int, int, int, str]] = []
-    for label, language in enumerate(sorted(_SAMPLES)):
+    for language in sorted(_SAMPLES):
         found = [speech for speech in _speeches(language) if len(speech) >= 3 * words]
         if len(found) < per_language:
             raise ValueError(f"{language}: {len(found)} speeches have {3 * words} words or more, {per_language} were asked for.")
-        for speech in rng.sample(found, per_language):
-            snippet = " ".join(speech[words : 2 * words])
-            rows.append((f"{snippet} .", label, len(rows), 0, language))
+        for speech in rng.sample(found, per_language):  # drawn for all languages, so that one's do not depend on the others
+            if language in wanted:
+                snippet = " ".join(speech[words : 2 * words])
+                rows.append((f"{snippet} .", wanted.index(language), len(rows), 0, language))
     return _labelled(rows)
 
 

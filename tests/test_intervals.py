@@ -1,0 +1,25 @@
+"""Intervals over what was sampled."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from utils.intervals import bootstrap, share
+
+
+def test_bootstrap_draws_documents():
+    errors, totals = torch.tensor([1.0, 2.0, 0.0, 4.0]), torch.tensor([10.0, 10.0, 0.0, 10.0])
+    found = bootstrap(lambda s: s[0] / s[1], errors, totals)
+    assert found.value == pytest.approx(7 / 30) and 0.1 <= found.low < found.value < found.high <= 0.4
+    with pytest.raises(ValueError, match="at least 2"):
+        bootstrap(lambda s: s[0], torch.tensor([1.0, 0.0]))
+
+
+def test_a_share_has_an_exact_interval_of_some_width():
+    assert share(0, 1000).interval == pytest.approx((0, 0.003682), abs=1e-5)  # 1 - 0.025 ** (1 / 1000)
+    half = share(5, 10)
+    assert half.value == 0.5 and half.interval == pytest.approx((0.187, 0.813), abs=1e-3)
+    for count, n in ((3, 2), (-1, 5), (0, 0)):
+        with pytest.raises(ValueError, match="no share"):
+            share(count, n)
