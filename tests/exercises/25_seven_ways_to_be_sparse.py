@@ -1,0 +1,1306 @@
+"""The exercises of chapter 25: cases, named mistakes, other right answers and hints."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from utils.course.exercises import Case, Exercise
+
+
+def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
+
+
+def _params(rng: torch.Generator, lead: tuple[int, ...], d_in: int, d_sae: int, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    """Parameters in which everything counts: no bias is zero, no decoder row has length 1."""
+    return {
+        "W_enc": _normal(rng, *lead, d_in, d_sae, dtype=dtype),
+        "b_enc": _normal(rng, *lead, d_sae, dtype=dtype),
+        "W_dec": _normal(rng, *lead, d_sae, d_in, dtype=dtype),
+        "b_dec": 1 + _normal(rng, *lead, d_in, dtype=dtype),
+    }
+
+
+def _leaves(params: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same parameters as an optimiser holds them. An answer that leaves torch cannot be differentiated, and raises here."""
+    return {name: value.requires_grad_() for name, value in params.items()}
+
+
+def _pre(params: dict[str, Tensor], x: Tensor) -> Tensor:
+    return (x - params["b_dec"].unsqueeze(-2)) @ params["W_enc"] + params["b_enc"].unsqueeze(-2)
+
+
+def _decode(params: dict[str, Tensor], acts: Tensor) -> Tensor:
+    return acts @ params["W_dec"] + params["b_dec"].unsqueeze(-2)
+
+
+def _each(function):
+    """A right answer for one SAE, made one for a stack of them by a loop over the first argument's leading axis."""
+
+    def answer(params, *rest):
+        if params["W_dec"].ndim == 2:
+            return function(params, *rest)
+        outs = [function({k: v[i] for k, v in params.items()}, *(r[i] if isinstance(r, Tensor) else r for r in rest))
+                for i in range(len(params["W_dec"]))]
+        if isinstance(outs[0], tuple):
+            return tuple(torch.stack(part) for part in zip(*outs))
+        if isinstance(outs[0], dict):
+            return {k: torch.stack([o[k] for o in outs]) for k in outs[0]}
+        return torch.stack(outs)
+
+    return answer
+
+
+def _scatter(pre, k, key=None, dim=-1):
+    places = (pre if key is None else key).topk(k, dim=dim).indices
+    return torch.zeros_like(pre).scatter(dim, places, pre.gather(dim, places))
+
+
+# --- batch_topk_acts ---------------------------------------------------------------------------------------
+
+def _batch_topk_cases(rng: torch.Generator) -> Iterator[Case]:
+    yield Case("6 rows, 5 latents, k = 2", _normal(rng, 6, 5), 2)
+    few = -_normal(rng, 3, 4).abs()
+    few[0, 2], few[2, 1] = 1.5, 0.25
+    few.requires_grad_()
+    yield Case("two positive values, k * n = 3, in training", few, 1)
+    pre = 1 + _normal(rng, 2, 4, 7, dtype=torch.float32)
+    yield Case("2 SAEs at once, one of them louder, float32", pre * torch.tensor([1.0, 30.0])[:, None, None], 2)
+
+
+batch_topk_acts = Exercise(
+    "batch_topk_acts",
+    difficulty=3,
+    importance=4,
+    minutes=10,
+    learn="How a budget can be fixed for the batch and free for the row, and what that owes the day of inference.",
+    cases=_batch_topk_cases,
+    hints=(
+        "It is `topk_acts` with one long row: all the values of the batch side by side. Then they have to go back to their places.",
+        "Print `pre.flatten(-2).shape`. How many values may stay in it? And is the smallest kept value a number, or one per SAE?",
+        "`values, places = pre.relu().flatten(-2).topk(k * pre.shape[-2], dim=-1)`, scatter, `unflatten(-1, pre.shape[-2:])`; the minimum is over `values` where they are positive.",
+    ),
+    verified="rich rows and poor ones, fewer positive values than places, a loud SAE beside a quiet one.",
+    next="take one row out of the batch: may the latents of the others change?",
+)
+
+
+def _smallest(acts):
+    return acts.masked_fill(acts <= 0, torch.inf).flatten(-2).min(dim=-1).values
+
+
+def _btk(pre, count):
+    flat = pre.relu().flatten(-2)
+    values, places = flat.topk(count, dim=-1)
+    acts = torch.zeros_like(flat).scatter(-1, places, values).reshape(pre.shape)
+    return acts, _smallest(acts)
+
+
+@batch_topk_acts.mistake("k-per-row", "Every row kept k of its own: that is TopK. A rich row may use more, a poor one fewer.")
+def _(pre, k):
+    acts = _scatter(pre.relu(), k)
+    return acts, _smallest(acts)
+
+
+@batch_topk_acts.mistake("k-in-all", "You kept k values in the whole batch. The budget is k for each of the n rows.")
+def _(pre, k):
+    return _btk(pre, k)
+
+
+@batch_topk_acts.mistake("saes-compete", "You flattened the SAEs as well, so that a loud one takes places from a quiet one. Each has its own budget.")
+def _(pre, k):
+    flat = pre.relu().flatten()
+    values, places = flat.topk(k * (pre.numel() // pre.shape[-1]))
+    acts = torch.zeros_like(flat).scatter(-1, places, values).reshape(pre.shape)
+    return acts, _smallest(acts)
+
+
+@batch_topk_acts.mistake("threshold-counts-zeros", "Your smallest value is 0, or not one that was kept: look only at the positive values of `acts`.")
+def _(pre, k):
+    acts, _ = _btk(pre, k * pre.shape[-2])
+    return acts, acts.flatten(-2).min(dim=-1).values
+
+
+@batch_topk_acts.mistake("threshold-is-largest-dropped", "You returned the largest value that was *not* kept.")
+def _(pre, k):
+    acts, _ = _btk(pre, k * pre.shape[-2])
+    return acts, pre.masked_fill(acts > 0, -torch.inf).flatten(-2).max(dim=-1).values
+
+
+@batch_topk_acts.mistake("mean-threshold", "You averaged the kept values. The threshold lies at the bottom of what was kept, not in its middle.")
+def _(pre, k):
+    acts, _ = _btk(pre, k * pre.shape[-2])
+    return acts, acts.flatten(-2).sum(-1) / (acts > 0).flatten(-2).sum(-1)
+
+
+@batch_topk_acts.mistake("along-the-latents", "Each *latent* kept its k largest rows. All values of the batch compete with each other.")
+def _(pre, k):
+    acts = _scatter(pre.relu(), min(k, pre.shape[-2]), dim=-2)
+    return acts, _smallest(acts)
+
+
+@batch_topk_acts.variant
+def _(pre, k):
+    """A threshold at the (k n)-th value."""
+    flat = pre.flatten(-2).sort(dim=-1, descending=True).values
+    lowest = flat[..., k * pre.shape[-2] - 1][..., None, None]
+    acts = torch.where((pre >= lowest) & (pre > 0), pre, 0)
+    return acts, _smallest(acts)
+
+
+@batch_topk_acts.variant
+def _(pre, k):
+    """kthvalue, one SAE after the other."""
+    if pre.ndim == 2:
+        flat = pre.flatten()
+        lowest = flat.kthvalue(len(flat) - k * len(pre) + 1).values
+        acts = pre.clamp(min=0) * (pre >= lowest)
+        return acts, acts[acts > 0].min()
+    acts, low = zip(*[(a := one.clamp(min=0) * (one >= one.flatten().kthvalue(one.numel() - k * len(one) + 1).values), a[a > 0].min()) for one in pre])
+    return torch.stack(acts), torch.stack(low)
+
+
+@batch_topk_acts.variant
+def _(pre, k):
+    """Ranks in the whole batch."""
+    rank = pre.flatten(-2).argsort(dim=-1, descending=True).argsort(dim=-1).reshape(pre.shape)
+    acts = pre.relu() * (rank < k * pre.shape[-2])
+    return acts, torch.where(acts > 0, acts, torch.inf).amin((-1, -2))
+
+
+# --- jumprelu_gradients ------------------------------------------------------------------------------------
+
+def _jump_cases(rng: torch.Generator) -> Iterator[Case]:
+    def case(label: str, lead: tuple[int, ...], n: int, d_sae: int, dtype: torch.dtype) -> Case:
+        theta = 0.4 + torch.rand(*lead, d_sae, generator=rng, dtype=torch.float64)
+        # Half of the values lie near their threshold, on both sides; the others anywhere.
+        near = theta.unsqueeze(-2) + 0.6 * (torch.rand(*lead, n, d_sae, generator=rng, dtype=torch.float64) - 0.5)
+        pre = torch.where(torch.rand(*lead, n, d_sae, generator=rng) < 0.6, near, 2 * _normal(rng, *lead, n, d_sae))
+        return Case(label, pre.to(dtype), theta.to(dtype), _normal(rng, *lead, n, d_sae, dtype=dtype), 0.7, 0.3)
+
+    yield case("8 rows, 5 latents", (), 8, 5, torch.float64)
+    yield case("2 SAEs at once", (2,), 7, 4, torch.float64)
+    yield case("one row", (), 1, 6, torch.float64)
+
+
+jumprelu_gradients = Exercise(
+    "jumprelu_gradients",
+    difficulty=4,
+    importance=4,
+    minutes=15,
+    learn="How a threshold can be trained although its true gradient is zero almost everywhere.",
+    cases=_jump_cases,
+    hints=(
+        "Raise one threshold by a hair. Only values in that hair change: they fall from about theta to 0, and each saves one unit of L0. How many are there? Count in a wider window and divide by its width.",
+        "Make `window`, shaped like `pre`: 1 / bandwidth inside, 0 outside. Print `window.sum(dim=-2).shape`: is it theta's shape?",
+        "`grad_theta = -((grad_acts * theta.unsqueeze(-2) * window).sum(-2) + l0 * window.mean(-2))` and `grad_pre = grad_acts * (pre > theta.unsqueeze(-2))`.",
+    ),
+    verified="values on both sides of the threshold, both parts of the loss, one row, several SAEs at once.",
+    next="both parts have a minus sign, and they pull against each other: `grad_acts` is negative where the latent is wanted.",
+)
+
+
+def _jump(pre, theta, grad_acts, l0, bandwidth, *, half=0.5, value=True, density=True, sign=-1, rows="sum", price="mean", part="both", through=False, side=None):
+    t = theta.unsqueeze(-2)
+    window = ((pre - t).abs() < bandwidth * half).to(pre.dtype)
+    if side == "above":
+        window = window * (pre > t)
+    if density:
+        window = window / bandwidth
+    lost = grad_acts * (t if value else 1) * window
+    lost = lost.sum(-2) if rows == "sum" else lost.mean(-2)
+    saved = l0 * (window.mean(-2) if price == "mean" else window.sum(-2))
+    total = {"both": lost + saved, "lost": lost, "saved": saved}[part]
+    on = torch.ones_like(pre, dtype=torch.bool) if through == "all" else pre > t
+    grad_pre = grad_acts * on
+    if through == "price":
+        grad_pre = grad_pre + grad_acts * t * window
+    return grad_pre, sign * total
+
+
+for _slug, _options, _message in (
+    ("sign-reversed", {"sign": 1}, "grad_theta has the wrong sign. Raising a threshold *removes* value and *saves* price: both parts are negative of what is in the window."),
+    ("theta-forgotten", {"value": False}, "A latent that is switched off loses its value, which at the threshold is theta. That factor is missing."),
+    ("not-a-density", {"density": False}, "You counted the values in the window without dividing by its width. A wider window would give a larger gradient for the same thresholds."),
+    ("window-twice-as-wide", {"half": 1.0}, "Your window reaches a whole bandwidth to each side. Its full width is one bandwidth: half of it below the threshold, half above."),
+    ("window-above-only", {"side": "above"}, "You counted only the values above the threshold. The window is centred on it: values just below tell as much about the density there."),
+    ("rows-averaged", {"rows": "mean"}, "You averaged the latents' part over the rows. `grad_acts` already is the gradient of the loss: parts add up, as in every gradient."),
+    ("price-summed", {"price": "sum"}, "You summed the price over the rows. The loss has its mean over the rows, so each row's latent costs l0 / n."),
+    ("price-forgotten", {"part": "lost"}, "The price of an active latent does not reach your thresholds. It is the only thing that makes them rise."),
+    ("gate-ignored", {"through": "all"}, "grad_pre is `grad_acts` everywhere. Below its threshold a latent is 0 and stays 0: nothing flows there."),
+    ("window-sent-to-pre", {"through": "price"}, "You sent the window's gradient to `pre` as well. That is a published variant; here theta is held fixed, and `pre` gets the formula's own derivative."),
+):
+    jumprelu_gradients.mistake(_slug, _message)(lambda *args, _options=_options: _jump(*args, **_options))
+
+
+@jumprelu_gradients.variant
+def _(pre, theta, grad_acts, l0, bandwidth):
+    """einsum and torch.where."""
+    distance = (pre - theta[..., None, :]) / bandwidth
+    inside = torch.where(distance.abs() <= 0.5, 1 / bandwidth, 0.0).to(pre.dtype)
+    grad_theta = -theta * torch.einsum("...ns,...ns->...s", grad_acts, inside) - l0 / pre.shape[-2] * inside.sum(-2)
+    return torch.where(distance > 0, grad_acts, 0), grad_theta
+
+
+@jumprelu_gradients.variant
+def _(pre, theta, grad_acts, l0, bandwidth):
+    """autograd through a straight ramp that stands in for the step."""
+    t = theta.detach().clone().requires_grad_()
+    ramp = ((pre - t.unsqueeze(-2)) / bandwidth + 0.5).clamp(0, 1)
+    surrogate = (grad_acts * theta.unsqueeze(-2) * ramp).sum() + l0 * ramp.mean(-2).sum()
+    (grad_theta,) = torch.autograd.grad(surrogate, t)
+    return grad_acts * (pre > theta.unsqueeze(-2)), grad_theta
+
+
+@jumprelu_gradients.variant
+def _(pre, theta, grad_acts, l0, bandwidth):
+    """A loop over rows."""
+    grad_theta, n = torch.zeros_like(theta), pre.shape[-2]
+    for i in range(n):
+        inside = ((pre[..., i, :] - theta).abs() < bandwidth / 2).to(pre.dtype) / bandwidth
+        grad_theta = grad_theta - inside * (grad_acts[..., i, :] * theta + l0 / n)
+    return grad_acts.masked_fill(pre <= theta.unsqueeze(-2), 0), grad_theta
+
+
+# --- gated_gradients ---------------------------------------------------------------------------------------
+
+def _gated_cases(rng: torch.Generator) -> Iterator[Case]:
+    def case(label: str, lead: tuple[int, ...], d_in: int, d_sae: int, n: int) -> Case:
+        base = _params(rng, lead, d_in, d_sae)
+        params = {"W_enc": base["W_enc"], "b_gate": base["b_enc"], "r_mag": 0.4 * _normal(rng, *lead, d_sae), "b_mag": _normal(rng, *lead, d_sae),
+                  "W_dec": normalize(base["W_dec"], dim=-1), "b_dec": base["b_dec"]}
+        return Case(label, params, _normal(rng, *lead, n, d_in), 0.6)
+
+    yield case("9 rows, 4 dimensions, 7 latents", (), 4, 7, 9)
+    yield case("2 SAEs at once", (2,), 3, 5, 6)
+
+
+gated_gradients = Exercise(
+    "gated_gradients",
+    difficulty=4,
+    importance=3,
+    minutes=18,
+    learn="How to separate the question whether a latent is on from the question how much, and which path may teach the decoder.",
+    cases=_gated_cases,
+    hints=(
+        "A step has gradient zero, so the gate would learn nothing from the reconstruction. Its own small reconstruction teaches it, and that one must not pull at the decoder.",
+        "Write the loss as a function of a dict `p`, and let `torch.func.grad(loss)(params)` differentiate it. Which tensors of the second error come from `p`, and which from the constant `params`?",
+        "In `by_gate = gate.relu() @ params['W_dec'] + params['b_dec'].unsqueeze(-2)` the outer `params` are constants. Mean over rows, sum over SAEs, then `torch.func.grad`.",
+    ),
+    verified="all six gradients, biases and scales that are not zero, one SAE and several at once.",
+    next="take out the second error and train: the gates close, and nothing opens them again.",
+)
+
+
+def _gated(params, x, l1, *, frozen=("W_dec", "b_dec"), aux=1.0, price="gate", scale=torch.exp, mean=True, step=True, centred=True):
+    def loss(p):
+        constant = {k: (params if k in frozen else p)[k] for k in ("W_dec", "b_dec")}
+        m = ((x - p["b_dec"].unsqueeze(-2)) if centred else x) @ p["W_enc"]
+        gate = m + p["b_gate"].unsqueeze(-2)
+        magnitude = (m * scale(p["r_mag"]).unsqueeze(-2) + p["b_mag"].unsqueeze(-2)).relu()
+        acts = (gate > 0) * magnitude if step else gate.relu() * magnitude
+        errors = (x - _decode(p, acts)).square().sum(-1) + aux * (x - _decode(constant, gate.relu())).square().sum(-1)
+        cost = {"gate": gate.relu(), "acts": acts, "magnitude": magnitude}[price].sum(-1)
+        rows = errors + l1 * cost
+        return (rows.mean(-1) if mean else rows.sum(-1)).sum()
+
+    return torch.func.grad(loss)(params)
+
+
+for _slug, _options, _message in (
+    ("aux-teaches-decoder", {"frozen": ()}, "Your second error pulls at the decoder. There its W_dec and b_dec are constants: differentiate with the outer `params` in that place."),
+    ("only-bias-frozen", {"frozen": ("b_dec",)}, "In the second decoding W_dec is still being trained; only b_dec is constant."),
+    ("only-weights-frozen", {"frozen": ("W_dec",)}, "In the second decoding b_dec is still being trained; only W_dec is constant."),
+    ("no-aux", {"aux": 0.0}, "The gate's own reconstruction is missing. Without it the gate hears only the price, and closes."),
+    ("price-on-latents", {"price": "acts"}, "You put the price on the latents. It would shrink magnitudes, and a step passes nothing on to the gate: price relu(gate values)."),
+    ("price-on-magnitudes", {"price": "magnitude"}, "You put the price on the magnitudes. They are supposed to be free of it: that is how gating avoids shrinkage."),
+    ("scale-not-exponentiated", {"scale": lambda r: r}, "You used r_mag itself as the factor. It is a logarithm: exp(r_mag), which starts at 1 and stays positive."),
+    ("rows-summed", {"mean": False}, "You summed over the rows. The loss is their mean."),
+    ("gate-multiplied-in", {"step": False}, "You multiplied the magnitude with the gate's value. The gate only decides: a step, 0 or 1."),
+    ("origin-not-removed", {"centred": False}, "Both paths start from x - b_dec, and yours from x."),
+):
+    gated_gradients.mistake(_slug, _message)(lambda *args, _options=_options: _gated(*args, **_options))
+
+
+def _gated_loss(p, x, l1, W_dec, b_dec):
+    m = torch.einsum("...nd,...ds->...ns", x - p["b_dec"][..., None, :], p["W_enc"])
+    gate = torch.relu(m + p["b_gate"][..., None, :])
+    acts = torch.where(gate > 0, torch.relu(m * p["r_mag"].exp()[..., None, :] + p["b_mag"][..., None, :]), 0)
+    first = x - acts @ p["W_dec"] - p["b_dec"][..., None, :]
+    second = x - gate @ W_dec - b_dec[..., None, :]
+    return ((first**2).sum() + (second**2).sum() + l1 * gate.sum()) / x.shape[-2]
+
+
+@gated_gradients.variant
+def _(params, x, l1):
+    """autograd with leaves and detach."""
+    leaves = {k: v.detach().clone().requires_grad_() for k, v in params.items()}
+    loss = _gated_loss(leaves, x, l1, leaves["W_dec"].detach(), leaves["b_dec"].detach())
+    return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values()))))
+
+
+@gated_gradients.variant
+def _(params, x, l1):
+    """backward and .grad."""
+    leaves = {k: v.clone().requires_grad_() for k, v in params.items()}
+    _gated_loss(leaves, x, l1, params["W_dec"], params["b_dec"]).backward()
+    return {k: v.grad for k, v in leaves.items()}
+
+
+@gated_gradients.variant
+def _(params, x, l1):
+    """The three terms differentiated apart, and added."""
+    def one(p):
+        return _gated_loss(p, x, l1, params["W_dec"].detach(), params["b_dec"].detach()) - l1 * price(p)
+
+    def price(p):
+        return ((x - p["b_dec"][..., None, :]) @ p["W_enc"] + p["b_gate"][..., None, :]).relu().sum() / x.shape[-2]
+
+    a, b = torch.func.grad(one)(params), torch.func.grad(price)(params)
+    return {k: a[k] + l1 * b[k] for k in params}
+
+
+# --- matryoshka_loss ---------------------------------------------------------------------------------------
+
+def _matryoshka_cases(rng: torch.Generator) -> Iterator[Case]:
+    def case(label: str, lead: tuple[int, ...], d_in: int, d_sae: int, n: int, widths: list[int], dtype: torch.dtype) -> Case:
+        params = _params(rng, lead, d_in, d_sae, dtype)
+        return Case(label, params, _normal(rng, *lead, n, d_sae, dtype=dtype).relu(), _normal(rng, *lead, n, d_in, dtype=dtype), widths)
+
+    yield case("widths 2, 5, 8", (), 4, 8, 9, [2, 5, 8], torch.float64)
+    trained = case("widths 3, 4, in training", (), 3, 4, 5, [3, 4], torch.float64)
+    yield Case(trained.label, _leaves(trained.args[0]), *trained.args[1:])
+    yield case("2 SAEs at once, widths 1, 6, float32", (2,), 5, 6, 7, [1, 6], torch.float32)
+
+
+matryoshka_loss = Exercise(
+    "matryoshka_loss",
+    difficulty=3,
+    importance=3,
+    minutes=8,
+    learn="How a dictionary is made to put first things first.",
+    cases=_matryoshka_cases,
+    hints=(
+        "Cut the dictionary after its first few latents and ask how well that much alone reconstructs. Repeat with a longer piece.",
+        "Print `acts[..., :width].shape` and `params['W_dec'][..., :width, :].shape` for the first width. Which piece of the second width's is new, and which is shared?",
+        "For each width: `acts[..., :width] @ W_dec[..., :width, :] + b_dec.unsqueeze(-2)`, squared error as always; stack the losses and take their mean.",
+    ),
+    verified="nested prefixes of uneven widths, the decoder bias in each, several SAEs at once.",
+    next="the first latents are in every term. What will they prefer: the frequent or the rare features?",
+)
+
+
+def _nested(params, acts, x, pieces, *, bias=True, sae_dims=1):
+    losses = []
+    for piece in pieces:
+        x_hat = acts[..., piece] @ params["W_dec"][..., piece, :] + (params["b_dec"].unsqueeze(-2) if bias else 0)
+        losses.append((x - x_hat).square().sum(-1).mean(-1))
+    return torch.stack(losses)
+
+
+def _prefixes(widths):
+    return [slice(0, w) for w in widths]
+
+
+@matryoshka_loss.mistake("pieces-not-nested", "You decoded each piece by itself: latents 2 to 4 without the first two. The dolls are nested: every width starts at latent 0.")
+def _(params, acts, x, widths):
+    return _nested(params, acts, x, [slice(a, b) for a, b in zip([0, *widths], widths)]).mean(0)
+
+
+@matryoshka_loss.mistake("bias-missing", "The decoder bias is missing: each prefix reconstructs x, not x - b_dec.")
+def _(params, acts, x, widths):
+    return _nested(params, acts, x, _prefixes(widths), bias=False).mean(0)
+
+
+@matryoshka_loss.mistake("bias-once-per-doll", "You built each reconstruction on the one before and added the decoder bias every time. It is in the first already.")
+def _(params, acts, x, widths):
+    x_hat, losses = torch.zeros_like(x), []
+    for a, b in zip([0, *widths], widths):
+        x_hat = x_hat + acts[..., a:b] @ params["W_dec"][..., a:b, :] + params["b_dec"].unsqueeze(-2)
+        losses.append((x - x_hat).square().sum(-1).mean(-1))
+    return torch.stack(losses).mean(0)
+
+
+@matryoshka_loss.mistake("summed", "You summed over the widths. With their mean, the loss stays comparable with that of a single width.")
+def _(params, acts, x, widths):
+    return _nested(params, acts, x, _prefixes(widths)).sum(0)
+
+
+@matryoshka_loss.mistake("last-width-only", "Only the full width counts in your loss. The short prefixes are the point.")
+def _(params, acts, x, widths):
+    return _nested(params, acts, x, _prefixes(widths))[-1]
+
+
+@matryoshka_loss.mistake("inner-widths-only", "The full width is missing from your loss: the last latents would learn nothing.")
+def _(params, acts, x, widths):
+    return _nested(params, acts, x, _prefixes(widths[:-1])).mean(0)
+
+
+@matryoshka_loss.mistake("suffixes", "You kept the *last* latents of every width. It is the first ones that have to do without the others.")
+def _(params, acts, x, widths):
+    return _nested(params, acts, x, [slice(acts.shape[-1] - w, None) for w in widths]).mean(0)
+
+
+@matryoshka_loss.mistake("averaged-over-dimensions", "You averaged the squared error over the dimensions; it is summed.")
+def _(params, acts, x, widths):
+    return _nested(params, acts, x, _prefixes(widths)).mean(0) / x.shape[-1]
+
+
+@matryoshka_loss.variant
+def _(params, acts, x, widths):
+    """A mask instead of a slice."""
+    place = torch.arange(acts.shape[-1])
+    errors = [(x - _decode(params, acts * (place < w))).pow(2).sum(-1).mean(-1) for w in widths]
+    return sum(errors) / len(errors)
+
+
+@matryoshka_loss.variant
+def _(params, acts, x, widths):
+    """Each reconstruction built on the one before."""
+    x_hat, total = params["b_dec"][..., None, :], 0
+    for a, b in zip([0, *widths], widths):
+        x_hat = x_hat + acts[..., a:b] @ params["W_dec"][..., a:b, :]
+        total = total + ((x - x_hat) ** 2).sum((-1, -2)) / x.shape[-2]
+    return total / len(widths)
+
+
+@matryoshka_loss.variant
+def _(params, acts, x, widths):
+    """What is left over, latent by latent."""
+    left, losses = x - params["b_dec"][..., None, :], []
+    for s in range(acts.shape[-1]):
+        left = left - acts[..., s : s + 1] * params["W_dec"][..., s : s + 1, :]
+        if s + 1 in widths:
+            losses.append(left.square().sum(-1).mean(-1))
+    return torch.stack(losses, dim=-1).mean(-1)
+
+
+# --- prolu -------------------------------------------------------------------------------------------------
+
+def _prolu_cases(rng: torch.Generator) -> Iterator[Case]:
+    b = -torch.rand(5, generator=rng, dtype=torch.float64)
+    b[3] = 0.6
+    m = _normal(rng, 9, 5)
+    m[4, 3] = -0.3
+    yield Case("9 rows, 5 latents, one bias positive", m, b, _normal(rng, 9, 5))
+    yield Case("2 SAEs at once, float32", _normal(rng, 2, 8, 3, dtype=torch.float32), _normal(rng, 2, 3, dtype=torch.float32) / 2, _normal(rng, 2, 8, 3, dtype=torch.float32))
+
+
+prolu = Exercise(
+    "prolu",
+    difficulty=3,
+    importance=2,
+    minutes=8,
+    learn="A way to switch weak latents off that takes nothing from the strong ones.",
+    cases=_prolu_cases,
+    hints=(
+        "Compare a ReLU of m + b with this: both are off in the same places when b is negative. What differs where they are on?",
+        "Write down m = 1 with b = +0.5, and m = -0.2 with b = +0.5. What does the definition say for each?",
+        "`on = (m > 0) & (m + b.unsqueeze(-2) > 0)`; the latents are `m * on`, and both gradients come from `grad_acts * on`.",
+    ),
+    verified="negative and positive biases, the value and both gradients, several SAEs at once.",
+    next="draw relu(m - 1) and this function with b = -1 on one sheet: the distance between them is shrinkage.",
+)
+
+
+def _pro(m, b, grad_acts, *, shift=False, both=True, rows="sum", second=True, sign=1, gate=True):
+    on = m + b.unsqueeze(-2) > 0
+    if both:
+        on = on & (m > 0)
+    if not second:
+        on = m > 0
+    grad_b = grad_acts * (on if gate else 1)
+    grad_b = {"sum": grad_b.sum(-2), "mean": grad_b.mean(-2), "none": torch.zeros_like(b)}[rows]
+    return (m + b.unsqueeze(-2) if shift else m) * on, grad_acts * on, sign * grad_b
+
+
+for _slug, _options, _message in (
+    ("plain-relu", {"shift": True}, "You returned m + b where the latent is on: an ordinary ReLU. The bias decides here, and takes nothing away."),
+    ("positive-bias-opens", {"both": False}, "With a positive bias your latent is on for negative m, and is negative. Both m and m + b must be positive."),
+    ("bias-ignored", {"second": False}, "Your latent is on wherever m is positive: the bias has no say."),
+    ("bias-untrained", {"rows": "none"}, "grad_b is the true derivative, zero. A bias with no gradient stays where it started: use that of relu(m + b)."),
+    ("rows-averaged", {"rows": "mean"}, "You averaged grad_b over the rows. It is a sum: every row pulls at the same bias."),
+    ("sign-reversed", {"sign": -1}, "grad_b has the wrong sign: relu(m + b) grows when b grows."),
+    ("off-latents-teach-bias", {"gate": False}, "Rows in which the latent is off pull at its bias. They would not in relu(m + b)."),
+):
+    prolu.mistake(_slug, _message)(lambda *args, _options=_options: _pro(*args, **_options))
+
+
+@prolu.variant
+def _(m, b, grad_acts):
+    """A threshold at max(0, -b)."""
+    on = m > (-b).clamp(min=0)[..., None, :]
+    grad = torch.where(on, grad_acts, 0)
+    return torch.where(on, m, 0), grad, torch.einsum("...ns->...s", grad)
+
+
+@prolu.variant
+def _(m, b, grad_acts):
+    """The gradient of relu(m + b), by autograd, where the latent is on."""
+    on = (m > 0) & (m + b.unsqueeze(-2) > 0)
+    leaves = m.clone().requires_grad_(), b.clone().requires_grad_()
+    out = ((leaves[0] + leaves[1].unsqueeze(-2)).relu() * on * grad_acts).sum()
+    return m.relu() * on, *torch.autograd.grad(out, leaves)
+
+
+@prolu.variant
+def _(m, b, grad_acts):
+    """masked_fill, a loop for the bias."""
+    off = (m <= 0) | (m + b.unsqueeze(-2) <= 0)
+    grad_b = torch.zeros_like(b)
+    for i in range(m.shape[-2]):
+        grad_b = grad_b + grad_acts[..., i, :] * ~off[..., i, :]
+    return m.masked_fill(off, 0), grad_acts.masked_fill(off, 0), grad_b
+
+
+# --- the bug zoo: diagnosis --------------------------------------------------------------------------------
+
+_BUGS = {
+    1: "bias-not-returned",
+    2: "stale-moments",
+    3: "batch-decides",
+    4: "wrong-axis",
+    5: "aux-disagrees",
+    6: "unnormalised-eval",
+    7: "sync-bypassed",
+    8: "kernel-drops-gradient",
+}
+
+
+def _diagnosis_cases(rng: torch.Generator) -> Iterator[Case]:
+    for script in (torch.randperm(8, generator=rng) + 1).tolist():
+        yield Case(f"script {script}", script)
+
+
+diagnosis_sae = Exercise(
+    "diagnosis_sae",
+    reveal=False,
+    difficulty=3,
+    importance=5,
+    minutes=25,
+    learn="How to get from a symptom to the line that causes it, in training code that raises no error.",
+    cases=_diagnosis_cases,
+    hints=(
+        "Say for each script what its curve should be at the end: 1, 0, near 0.9? Then ask which line could keep it from getting there.",
+        "Call the small function at the top of a cell with two rows that you made up, and compare with what its name promises. In script 7 and 8, compare the two gradients with what `torch.autograd` gives.",
+        'A tuple of eight names, indexed by `script - 1`, is all it takes: `names = ("...", "...", ...)`. Two of the ten names are not needed.',
+    ),
+    verified="eight scripts, eight names, each in its place.",
+    next="the repairs below. Write each as if you did not know the bug: from the specification.",
+)
+
+
+def _but(**wrong: str):
+    """The right diagnosis except for the given scripts, as s3="...": one wrong idea at a time."""
+    table = _BUGS | {int(key[1:]): name for key, name in wrong.items()}
+    return lambda script: table[script]
+
+
+diagnosis_sae.mistake(
+    "scale-blamed-for-origin",
+    "Script 1 trains and tests on activations of the same scale. What was done to both was a shift: follow the mean activation through encoder and decoder.",
+)(_but(s1="unnormalised-eval"))
+diagnosis_sae.mistake(
+    "aux-blamed-for-origin",
+    "Scripts 1 and 5 are exchanged. In both the decoder bias is in the wrong place: in one it is missing from the reconstruction, in the other it is one time too many in a reconstruction of an *error*.",
+)(_but(s1="aux-disagrees", s5="bias-not-returned"))
+diagnosis_sae.mistake(
+    "shard-blamed",
+    "Script 2 evaluates on good activations, and the wrong shard ended at step 100. All weights are new since then. What is not?",
+)(_but(s2="unnormalised-eval"))
+diagnosis_sae.mistake(
+    "nothing-evaluated",
+    "Script 3 averages over 512 rows, never over none. Look at what the argument `threshold` is used for.",
+)(_but(s3="empty-average"))
+diagnosis_sae.mistake(
+    "leak-blamed",
+    "Script 4 has a price that could leak, and a rescaling that should prevent it. Print `rescale_4(W).norm(dim=-1)`: does it do what it is for?",
+)(_but(s4="scale-leak"))
+diagnosis_sae.mistake(
+    "kernel-blamed-for-target",
+    "Script 5 has no hand-written backward pass: its gradients are right, for a loss that is not. Which space is the target in, and which the decoding?",
+)(_but(s5="kernel-drops-gradient"))
+diagnosis_sae.mistake(
+    "target-blamed-for-kernel",
+    "Script 8's target and decoding agree: an error, and no bias. Compare its gradients with those of `(values[..., None] * W_dec[places]).sum(1)` under autograd.",
+)(_but(s8="aux-disagrees"))
+diagnosis_sae.mistake(
+    "bias-blamed-for-scale",
+    "Script 6 uses `sae_forward`, which puts the bias back. Print the average length of what was trained on and of what is evaluated.",
+)(_but(s6="bias-not-returned"))
+diagnosis_sae.mistake(
+    "moments-blamed-for-copies",
+    "Script 7's machines start equal and have optimisers of their own with equal memories. They would stay equal if they saw the same gradient. Which of the four parameters' gradients is not shared?",
+)(_but(s7="stale-moments"))
+
+
+@diagnosis_sae.variant
+def _(script):
+    """A dict."""
+    return dict(_BUGS)[script]
+
+
+@diagnosis_sae.variant
+def _(script):
+    """A list, built from one string."""
+    text = "bias-not-returned stale-moments batch-decides wrong-axis aux-disagrees unnormalised-eval sync-bypassed kernel-drops-gradient"
+    return text.split()[script - 1]
+
+
+@diagnosis_sae.variant
+def _(script):
+    """Conditions."""
+    if script <= 4:
+        return ("bias-not-returned" if script == 1 else "stale-moments") if script < 3 else "batch-decides" if script == 3 else "wrong-axis"
+    if script in (5, 6):
+        return "aux-disagrees" if script == 5 else "unnormalised-eval"
+    return {7: "sync-bypassed"}.get(script, "kernel-drops-gradient")
+
+
+# --- reconstruct -------------------------------------------------------------------------------------------
+
+def _reconstruct_cases(rng: torch.Generator) -> Iterator[Case]:
+    def case(label: str, lead: tuple[int, ...], d_in: int, d_sae: int, n: int, dtype: torch.dtype) -> Case:
+        params = _params(rng, lead, d_in, d_sae, dtype)
+        return Case(label, {key: params[key] for key in ("W_dec", "b_dec")}, _normal(rng, *lead, n, d_sae, dtype=dtype).relu())
+
+    yield case("9 rows, 7 latents, 4 dimensions", (), 4, 7, 9, torch.float64)
+    yield case("as many rows as dimensions", (), 5, 3, 5, torch.float64)
+    yield case("2 SAEs at once, float32", (2,), 3, 5, 6, torch.float32)
+
+
+reconstruct = Exercise(
+    "reconstruct",
+    difficulty=1,
+    importance=4,
+    minutes=3,
+    learn="What is taken off before the encoder has to come back after the decoder, in the same space.",
+    cases=_reconstruct_cases,
+    hints=(
+        "Latents that are all zero stand for the origin of the autoencoder. Where is that in the space of x?",
+        "Print `params['b_dec'].shape` and `acts.shape`. What must the bias's shape be, to be added to [*sae, n, d_in]?",
+        "`acts @ W_dec` plus `b_dec.unsqueeze(-2)`.",
+    ),
+    verified="a bias that is not zero, one SAE and several.",
+    next="the test of a sentence: no latent on, and the mean activation comes out.",
+)
+
+
+@reconstruct.mistake("origin-not-returned", "The decoder bias is still missing: with no latent on, the mean activation should come out.")
+def _(params, acts):
+    return acts @ params["W_dec"]
+
+
+@reconstruct.mistake("origin-removed-twice", "You subtracted the bias. It was taken off before the encoder; now it comes back.")
+def _(params, acts):
+    return acts @ params["W_dec"] - params["b_dec"].unsqueeze(-2)
+
+
+@reconstruct.mistake("bias-scaled-with-activity", "You added the bias once for each active latent. It is added once per row.")
+def _(params, acts):
+    return acts @ params["W_dec"] + (acts > 0).sum(-1, keepdim=True) * params["b_dec"].unsqueeze(-2)
+
+
+@reconstruct.mistake("bias-only-where-active", "Rows without an active latent came out as zero. They too have an origin: the bias.")
+def _(params, acts):
+    return acts @ params["W_dec"] + params["b_dec"].unsqueeze(-2) * acts.mean(-1, keepdim=True)
+
+
+@reconstruct.mistake("through-relu", "You clipped the reconstruction at zero. Activations have negative entries.")
+def _(params, acts):
+    return _decode(params, acts).relu()
+
+
+@reconstruct.variant
+def _(params, acts):
+    """einsum."""
+    return torch.einsum("...ns,...sd->...nd", acts, params["W_dec"]) + params["b_dec"][..., None, :]
+
+
+@reconstruct.variant
+def _(params, acts):
+    """The bias as one more latent that is always on."""
+    W = torch.cat([params["W_dec"], params["b_dec"][..., None, :]], dim=-2)
+    return torch.cat([acts, torch.ones_like(acts[..., :1])], dim=-1) @ W
+
+
+@reconstruct.variant
+def _(params, acts):
+    """Latent by latent."""
+    out = params["b_dec"][..., None, :].expand(*acts.shape[:-1], -1)
+    for s in range(acts.shape[-1]):
+        out = out + acts[..., s, None] * params["W_dec"][..., s, None, :]
+    return out
+
+
+# --- forget_moments ----------------------------------------------------------------------------------------
+
+def _moment_cases(rng: torch.Generator) -> Iterator[Case]:
+    def case(label: str, lead: tuple[int, ...], d_in: int, replaced: Tensor) -> Case:
+        params = _params(rng, lead, d_in, replaced.shape[-1])
+        state = {name: {"exp_avg": _normal(rng, *value.shape), "exp_avg_sq": _normal(rng, *value.shape).square()} for name, value in params.items()}
+        return Case(label, state, replaced)
+
+    yield case("6 latents, 3 replaced, 4 dimensions", (), 4, torch.tensor([1, 0, 0, 1, 1, 0]).bool())
+    yield case("2 SAEs at once, other latents in each", (2,), 3, torch.tensor([[1, 0, 0, 0, 1], [0, 1, 0, 0, 0]]).bool())
+    yield case("as many latents as dimensions", (), 5, torch.tensor([0, 1, 0, 0, 1]).bool())
+    yield case("none replaced", (), 3, torch.zeros(4).bool())
+
+
+forget_moments = Exercise(
+    "forget_moments",
+    difficulty=3,
+    importance=3,
+    minutes=8,
+    learn="That an optimiser has parameters of its own, and which of them belong to one latent.",
+    cases=_moment_cases,
+    hints=(
+        "Adam keeps two numbers for every weight. Which weights belong to a latent: a row of one matrix, a column of another, and one entry of a bias.",
+        "Print the shape of each state entry beside `replaced.shape`. Where does `replaced` need an axis of length 1, for W_dec and for W_enc?",
+        "Masks: `replaced.unsqueeze(-1)` for W_dec, `replaced.unsqueeze(-2)` for W_enc, `replaced` for b_enc; `value.masked_fill(mask, 0)` for both averages.",
+    ),
+    verified="both averages of three parameters, square matrices, several SAEs, nothing replaced; the old state left alone.",
+    next="should the step count of Adam's bias correction start again too? For these latents, yes: per-latent counts would be cleaner still.",
+)
+
+
+def _forget(state, replaced, *, keys=("exp_avg", "exp_avg_sq"), names=("W_dec", "W_enc", "b_enc"), swap=False, invert=False, value=0.0):
+    gone = ~replaced if invert else replaced
+    masks = {"W_dec": gone.unsqueeze(-1), "W_enc": gone.unsqueeze(-2), "b_enc": gone}
+    if swap:
+        masks["W_enc"] = masks["W_enc"].transpose(-1, -2)
+    return {n: {k: v.masked_fill(masks[n], value) if n in names and k in keys else v for k, v in m.items()} for n, m in state.items()}
+
+
+for _slug, _options, _message in (
+    ("squares-kept", {"keys": ("exp_avg",)}, "The running average of the squares is still there. Adam divides by its root: that is what holds new weights back."),
+    ("direction-kept", {"keys": ("exp_avg_sq",)}, "The running average of the gradients is still there: divided by squares that are now 0, it makes a giant first step in an old direction."),
+    ("encoder-forgotten", {"names": ("W_dec",)}, "Only the decoder's moments are cleared. The latent's encoder column and bias were replaced too."),
+    ("bias-forgotten", {"names": ("W_dec", "W_enc")}, "The encoder bias's moments are still there."),
+    ("decoder-forgotten", {"names": ("W_enc", "b_enc")}, "The decoder's moments are still there. Its row was replaced like the rest of the latent."),
+    ("encoder-rows", {"swap": True}, "In W_enc a latent is a *column*: your mask runs along the dimensions. It goes unnoticed when there are as many latents as dimensions."),
+    ("living-cleared", {"invert": True}, "You cleared the moments of the latents that were *not* replaced."),
+    ("ones", {"value": 1.0}, "You set the moments to 1. Adam starts them at 0, and so should a new latent."),
+):
+    forget_moments.mistake(_slug, _message)(lambda *args, _options=_options: _forget(*args, **_options))
+
+
+@forget_moments.mistake("everything-cleared", "You cleared the moments of all latents. The living ones lose what Adam knows about them, and lurch.")
+def _(state, replaced):
+    return {name: {key: torch.zeros_like(value) for key, value in moments.items()} for name, moments in state.items()}
+
+
+@forget_moments.variant
+def _(state, replaced):
+    """Multiplying by what stays."""
+    stays = (~replaced).double()
+    keep = {"W_dec": stays[..., None], "W_enc": stays[..., None, :], "b_enc": stays, "b_dec": 1.0}
+    return {name: {key: value * keep[name] for key, value in moments.items()} for name, moments in state.items()}
+
+
+@forget_moments.variant
+def _(state, replaced):
+    """Index assignment on clones."""
+    new = {name: {key: value.clone() for key, value in moments.items()} for name, moments in state.items()}
+    for key in ("exp_avg", "exp_avg_sq"):
+        new["W_dec"][key][replaced] = 0
+        new["b_enc"][key][replaced] = 0
+        new["W_enc"][key].mT[replaced] = 0
+    return new
+
+
+@forget_moments.variant
+def _(state, replaced):
+    """torch.where."""
+    new = {}
+    for name, moments in state.items():
+        gone = {"W_dec": replaced[..., :, None], "W_enc": replaced[..., None, :], "b_enc": replaced}.get(name, torch.tensor(False))
+        new[name] = {key: torch.where(gone, 0, value) for key, value in moments.items()}
+    return new
+
+
+# --- acts_at_inference -------------------------------------------------------------------------------------
+
+def _inference_cases(rng: torch.Generator) -> Iterator[Case]:
+    yield Case("7 rows, 5 latents", _normal(rng, 7, 5), torch.tensor(0.3, dtype=torch.float64))
+    yield Case("one row", _normal(rng, 1, 6), torch.tensor(0.1, dtype=torch.float64))
+    loud = _normal(rng, 3, 6, 4, dtype=torch.float32)
+    yield Case("3 SAEs with thresholds of their own, float32", loud, torch.tensor([0.2, 0.9, 0.0]))
+
+
+acts_at_inference = Exercise(
+    "acts_at_inference",
+    difficulty=1,
+    importance=4,
+    minutes=4,
+    learn="Why a model that was trained with its neighbours must be used without them.",
+    cases=_inference_cases,
+    hints=(
+        "Each value is compared with one number that was fixed in training. Nothing else in the batch is looked at.",
+        "Print `threshold.shape` and `pre.shape` for three SAEs. How many axes of length 1 does the threshold need?",
+        "`pre > threshold[..., None, None]` says which values stay.",
+    ),
+    verified="one threshold per SAE, a threshold of 0, a single row.",
+    next="run script 3 with it: the share of rows that change should be exactly 0.",
+)
+
+
+@acts_at_inference.mistake("threshold-subtracted", "You took the threshold off the values that stay. That is a shifted ReLU, and shrinks every latent: values above the threshold stay as they are.")
+def _(pre, threshold):
+    return (pre - threshold[..., None, None]).relu()
+
+
+@acts_at_inference.mistake("relu-only", "The threshold is not used: every positive value stays.")
+def _(pre, threshold):
+    return pre.relu()
+
+
+@acts_at_inference.mistake("by-size", "You compared absolute values, so that strongly negative latents stay on.")
+def _(pre, threshold):
+    return torch.where(pre.abs() > threshold[..., None, None], pre, 0)
+
+
+@acts_at_inference.mistake("ones-for-values", "You returned which latents are on, not how strongly.")
+def _(pre, threshold):
+    return (pre > threshold[..., None, None]).to(pre.dtype)
+
+
+@acts_at_inference.mistake("clamped-to-threshold", "Values below the threshold became the threshold. They should be 0.")
+def _(pre, threshold):
+    return torch.maximum(pre, threshold[..., None, None])
+
+
+@acts_at_inference.mistake("one-threshold-for-all", "All SAEs got the average threshold. Each has its own.")
+def _(pre, threshold):
+    level = threshold.mean() if threshold.ndim else threshold * 1.5
+    return torch.where(pre > level, pre, 0)
+
+
+@acts_at_inference.variant
+def _(pre, threshold):
+    """torch.where."""
+    return torch.where(pre > threshold.unsqueeze(-1).unsqueeze(-1), pre, 0)
+
+
+@acts_at_inference.variant
+def _(pre, threshold):
+    """A product with the mask."""
+    return pre * (pre > threshold.reshape(*threshold.shape, 1, 1))
+
+
+@acts_at_inference.variant
+def _(pre, threshold):
+    """nn.functional.threshold, SAE by SAE."""
+    if pre.ndim == 2:
+        return torch.nn.functional.threshold(pre, float(threshold), 0.0)
+    return torch.stack([torch.nn.functional.threshold(one, float(t), 0.0) for one, t in zip(pre, threshold)])
+
+
+# --- unit_rows ---------------------------------------------------------------------------------------------
+
+def _unit_cases(rng: torch.Generator) -> Iterator[Case]:
+    yield Case("7 latents, 4 dimensions", 3 * _normal(rng, 7, 4))
+    yield Case("as many latents as dimensions", _normal(rng, 5, 5))
+    yield Case("2 SAEs at once, float32", 0.1 * _normal(rng, 2, 3, 6, dtype=torch.float32))
+
+
+unit_rows = Exercise(
+    "unit_rows",
+    difficulty=1,
+    importance=4,
+    minutes=3,
+    learn="To name the axis of a latent before normalising anything.",
+    cases=_unit_cases,
+    hints=(
+        "Which axis of [*sae, d_sae, d_in] is summed away when you measure the length of one latent's direction?",
+        "Print `W_dec.norm(dim=-1).shape` and `W_dec.norm(dim=-2).shape`. One has an entry per latent.",
+        "Divide by `W_dec.norm(dim=-1, keepdim=True)`.",
+    ),
+    verified="long rows and short ones, square matrices, several SAEs.",
+    next="`unit_rows(W).norm(dim=-1)` is the test; put it behind every step while you develop.",
+)
+
+
+@unit_rows.mistake("columns", "Your columns have length 1. A latent is a row: the same bug as in script 4.")
+def _(W_dec):
+    return W_dec / W_dec.norm(dim=-2, keepdim=True)
+
+
+@unit_rows.mistake("whole-matrix", "You divided by the length of the whole matrix.")
+def _(W_dec):
+    return W_dec / W_dec.flatten(-2).norm(dim=-1)[..., None, None]
+
+
+@unit_rows.mistake("by-the-square", "You divided by the *squared* length. Long rows became short ones.")
+def _(W_dec):
+    return W_dec / W_dec.square().sum(-1, keepdim=True)
+
+
+@unit_rows.mistake("by-the-largest-entry", "You divided by the largest entry of each row.")
+def _(W_dec):
+    return W_dec / W_dec.abs().amax(-1, keepdim=True)
+
+
+@unit_rows.mistake("shortened-only", "Rows shorter than 1 stayed as they were. A constraint to length 1 works in both directions.")
+def _(W_dec):
+    return W_dec / W_dec.norm(dim=-1, keepdim=True).clamp(min=1)
+
+
+@unit_rows.mistake("sum-of-entries", "You divided by the sum of absolute entries. That is another norm.")
+def _(W_dec):
+    return W_dec / W_dec.abs().sum(-1, keepdim=True)
+
+
+@unit_rows.variant
+def _(W_dec):
+    """normalize."""
+    return normalize(W_dec, dim=-1)
+
+
+@unit_rows.variant
+def _(W_dec):
+    """einsum."""
+    return W_dec * torch.einsum("...sd,...sd->...s", W_dec, W_dec).rsqrt()[..., None]
+
+
+@unit_rows.variant
+def _(W_dec):
+    """A loop over rows."""
+    return torch.stack([row / torch.linalg.vector_norm(row) for row in W_dec.reshape(-1, W_dec.shape[-1])]).reshape(W_dec.shape)
+
+
+# --- aux_error ---------------------------------------------------------------------------------------------
+
+def _aux_error_cases(rng: torch.Generator) -> Iterator[Case]:
+    def case(label: str, lead: tuple[int, ...], d_in: int, d_sae: int, n: int, dtype: torch.dtype) -> Case:
+        params = _params(rng, lead, d_in, d_sae, dtype)
+        x = _normal(rng, *lead, n, d_in, dtype=dtype)
+        return Case(label, {key: params[key] for key in ("W_dec", "b_dec")}, _normal(rng, *lead, n, d_sae, dtype=dtype).relu(), x, x + 0.5 * _normal(rng, *lead, n, d_in, dtype=dtype))
+
+    yield case("9 rows, 7 latents, 4 dimensions", (), 4, 7, 9, torch.float64)
+    yield case("2 SAEs at once, float32", (2,), 3, 5, 6, torch.float32)
+
+
+aux_error = Exercise(
+    "aux_error",
+    difficulty=2,
+    importance=3,
+    minutes=5,
+    learn="To ask of every loss in which space its two sides live.",
+    cases=_aux_error_cases,
+    hints=(
+        "x_hat contains the bias, so x - x_hat does not. In which space must the latents write?",
+        "Print the mean over rows of `x - x_hat` and of your decoding: should they be of the same size?",
+        "Compare `x - x_hat` with `aux_acts @ params['W_dec']`, and nothing else.",
+    ),
+    verified="a decoder bias that is far from zero, sums over dimensions, means over rows, several SAEs.",
+    next="the rows of script 5 should not point at minus the bias any more.",
+)
+
+
+def _aux_e(params, acts, x, x_hat, *, bias=0, target="error", dims="sum", rows="mean"):
+    guess = acts @ params["W_dec"] + bias * params["b_dec"].unsqueeze(-2)
+    aim = {"error": x - x_hat, "x": x, "reversed": x_hat - x, "x_hat": x_hat}[target]
+    loss = (aim - guess).square()
+    loss = loss.sum(-1) if dims == "sum" else loss.mean(-1)
+    return loss.mean(-1) if rows == "mean" else loss.sum(-1)
+
+
+for _slug, _options, _message in (
+    ("bias-in-decoding", {"bias": 1}, "The decoding still contains the bias, and the target does not: the bug of script 5."),
+    ("bias-removed-from-decoding", {"bias": -1}, "You subtracted the bias from the decoding. The target contains none: leave it out on both sides."),
+    ("both-sides-absolute", {"bias": 1, "target": "x"}, "Both sides contain the bias now, but the target is x itself: the dead latents would compete with the living instead of helping them."),
+    ("target-is-x", {"target": "x"}, "The target is x. It should be what the living latents leave over."),
+    ("target-reversed", {"target": "reversed"}, "The target is x_hat - x: the sign is reversed."),
+    ("averaged-over-dimensions", {"dims": "mean"}, "You averaged over the dimensions; the squared distance is a sum."),
+    ("summed-over-rows", {"rows": "sum"}, "You summed over the rows; the loss is their mean."),
+):
+    aux_error.mistake(_slug, _message)(lambda *args, _options=_options: _aux_e(*args, **_options))
+
+
+@aux_error.variant
+def _(params, acts, x, x_hat):
+    """einsum and a norm."""
+    left = x - x_hat - torch.einsum("...ns,...sd->...nd", acts, params["W_dec"])
+    return torch.einsum("...nd,...nd->...n", left, left).mean(-1)
+
+
+@aux_error.variant
+def _(params, acts, x, x_hat):
+    """The bias on both sides."""
+    both = params["b_dec"].unsqueeze(-2)
+    return ((x - x_hat + both) - (acts @ params["W_dec"] + both)).pow(2).sum((-1, -2)) / x.shape[-2]
+
+
+@aux_error.variant
+@_each
+def _(params, acts, x, x_hat):
+    """A loop over rows."""
+    return sum(((a @ params["W_dec"] - (b - c)) ** 2).sum() for a, b, c in zip(acts, x, x_hat)) / len(x)
+
+
+# --- explained_variance ------------------------------------------------------------------------------------
+
+def _variance_cases(rng: torch.Generator) -> Iterator[Case]:
+    def case(label: str, lead: tuple[int, ...], d_in: int, d_sae: int, n: int, dtype: torch.dtype) -> Case:
+        x = 20 * _normal(rng, *lead, n, d_in) + 30
+        scale = 0.05 + 0.05 * torch.rand(lead, generator=rng, dtype=torch.float64)
+        params = _params(rng, lead, d_in, d_sae)
+        params["W_dec"] = params["W_enc"].transpose(-1, -2) / d_sae + 0.1 * params["W_dec"]
+        params["b_dec"] = (x * scale[..., None, None]).mean(-2)
+        return Case(label, {key: value.to(dtype) for key, value in params.items()}, x.to(dtype), scale.to(dtype))
+
+    yield case("9 rows, 4 dimensions", (), 4, 7, 9, torch.float64)
+    yield case("2 SAEs with scales of their own", (2,), 3, 8, 11, torch.float64)
+
+
+explained_variance = Exercise(
+    "explained_variance",
+    difficulty=2,
+    importance=5,
+    minutes=8,
+    learn="That an SAE has units, and that evaluation must pass through the same door as training.",
+    cases=_variance_cases,
+    hints=(
+        "The SAE speaks another language than x: scaled. Translate the question into it, and the answer back.",
+        "Print `scale.shape` and `x.shape`. Then print the mean length of x, of what goes into the SAE, and of what you compare with x.",
+        "`x_hat = sae_forward(params, x * factor)[1] / factor`, with `factor = scale[..., None, None]`; sums over the last two axes.",
+    ),
+    verified="activations far from the origin and thirty times too large, a scale per SAE.",
+    next="is 1 - error / variance the same number if both are measured in scaled units? Why?",
+)
+
+
+def _ev(params, x, scale, *, into=True, back=True, centre="mean", inverse=False):
+    factor = scale[..., None, None]
+    if inverse:
+        factor = 1 / factor
+    acts = _pre(params, x * factor if into else x).relu()
+    x_hat = _decode(params, acts)
+    x_hat = x_hat / factor if back else x_hat
+    middle = {"mean": x.mean(-2, keepdim=True), "zero": 0 * x, "all": x.mean((-1, -2), keepdim=True)}[centre]
+    return 1 - (x - x_hat).square().sum((-1, -2)) / (x - middle).square().sum((-1, -2))
+
+
+for _slug, _options, _message in (
+    ("scale-ignored", {"into": False, "back": False}, "The SAE saw raw activations. It was trained on scaled ones: the bug of script 6."),
+    ("not-scaled-back", {"back": False}, "The reconstruction is still in scaled units when you compare it with raw x."),
+    ("only-scaled-back", {"into": False}, "You scaled the reconstruction back and not the input forth."),
+    ("scale-inverted", {"inverse": True}, "You divided where you should multiply: the training data were x * scale."),
+    ("variance-about-zero", {"centre": "zero"}, "Your variance is measured from the origin. A constant far from it would count as explained; measure from the mean activation."),
+    ("one-mean-for-all-dimensions", {"centre": "all"}, "Your mean is one number for all dimensions. The mean activation is a vector."),
+):
+    explained_variance.mistake(_slug, _message)(lambda *args, _options=_options: _ev(*args, **_options))
+
+
+@explained_variance.mistake("averaged-over-rows", "You computed the share row by row and averaged. Rows near the mean have almost no variance to explain, and blow up.")
+def _(params, x, scale):
+    factor = scale[..., None, None]
+    x_hat = _decode(params, _pre(params, x * factor).relu()) / factor
+    return (1 - (x - x_hat).square().sum(-1) / (x - x.mean(-2, keepdim=True)).square().sum(-1)).mean(-1)
+
+
+@explained_variance.mistake("averaged-over-dimensions", "You computed the share dimension by dimension and averaged. Sum error and variance first, then divide once.")
+def _(params, x, scale):
+    factor = scale[..., None, None]
+    x_hat = _decode(params, _pre(params, x * factor).relu()) / factor
+    return (1 - (x - x_hat).square().sum(-2) / (x - x.mean(-2, keepdim=True)).square().sum(-2)).mean(-1)
+
+
+@explained_variance.variant
+def _(params, x, scale):
+    """Everything in scaled units."""
+    z = x * scale[..., None, None]
+    error = (z - _decode(params, _pre(params, z).relu())).square().sum((-1, -2))
+    return 1 - error / (z - z.mean(-2, keepdim=True)).square().sum((-1, -2))
+
+
+@explained_variance.variant
+def _(params, x, scale):
+    """var with correction 0."""
+    factor = scale.unsqueeze(-1).unsqueeze(-1)
+    x_hat = _decode(params, _pre(params, x * factor).clamp(min=0)) / factor
+    return 1 - ((x - x_hat) ** 2).mean(-2).sum(-1) / x.var(dim=-2, correction=0).sum(-1)
+
+
+@explained_variance.variant
+def _(params, x, scale):
+    """SAE by SAE, with norms."""
+    def one(p, rows, factor):
+        z = rows * factor
+        x_hat = (torch.relu((z - p["b_dec"]) @ p["W_enc"] + p["b_enc"]) @ p["W_dec"] + p["b_dec"]) / factor
+        return 1 - torch.linalg.norm(rows - x_hat) ** 2 / torch.linalg.norm(rows - rows.mean(0)) ** 2
+
+    if x.ndim == 2:
+        return one(params, x, scale)
+    return torch.stack([one({k: v[i] for k, v in params.items()}, x[i], scale[i]) for i in range(len(x))])
+
+
+# --- shared_gradient ---------------------------------------------------------------------------------------
+
+def _shared_cases(rng: torch.Generator) -> Iterator[Case]:
+    yield Case("3 workers with 5, 20 and 2 rows", normalize(_normal(rng, 7, 4), dim=-1), _normal(rng, 3, 7, 4), torch.tensor([5, 20, 2]))
+    yield Case("2 SAEs on 4 workers", normalize(_normal(rng, 2, 3, 5), dim=-1), _normal(rng, 4, 2, 3, 5), torch.tensor([8, 1, 3, 10]))
+
+
+shared_gradient = Exercise(
+    "shared_gradient",
+    difficulty=3,
+    importance=3,
+    minutes=8,
+    learn="In which order averaging over machines and projecting onto a constraint belong, and what each machine's mean weighs.",
+    cases=_shared_cases,
+    hints=(
+        "Each worker's gradient is a mean over its own rows. What weight has it in the mean over all rows? Then project, once.",
+        "Print `grads.shape` and `n_rows.shape`: which axis is the workers'? And is the weight a share, adding up to 1?",
+        "`mean = torch.einsum('w,w...->...', n_rows / n_rows.sum(), grads)` (as floats), then take off the component along each row.",
+    ),
+    verified="workers with very different numbers of rows, one SAE and several.",
+    next="the projection is linear: would projecting first and averaging after give another result? And on machines whose W_dec has drifted?",
+)
+
+
+def _share(W_dec, grads, n_rows, *, weight="rows", project=True, axis=-1, only=None):
+    if weight == "rows":
+        w = n_rows.to(grads.dtype) / n_rows.sum()
+    elif weight == "equal":
+        w = torch.full((len(grads),), 1 / len(grads), dtype=grads.dtype)
+    elif weight == "inverse":
+        w = 1 / n_rows.to(grads.dtype)
+        w = w / w.sum()
+    elif weight == "counts":
+        w = n_rows.to(grads.dtype)
+    elif weight == "sum":
+        w = torch.ones(len(grads), dtype=grads.dtype)
+    mean = torch.einsum("w,w...->...", w, grads) if only is None else grads[only]
+    return mean - (mean * W_dec).sum(axis, keepdim=True) * W_dec if project else mean
+
+
+for _slug, _options, _message in (
+    ("own-gradient", {"only": 0}, "You used one worker's gradient. Every worker would follow its own: the bug of script 7."),
+    ("workers-equal", {"weight": "equal"}, "Every worker counts the same. A worker with few rows would pull each of them harder: weight by rows."),
+    ("workers-summed", {"weight": "sum"}, "You summed the workers' gradients. Each is already a mean; the step would grow with the number of machines."),
+    ("rows-not-shares", {"weight": "counts"}, "You weighted by the number of rows and did not divide by their total: the gradient of a sum, not of a mean."),
+    ("weights-inverted", {"weight": "inverse"}, "Workers with fewer rows weigh more in yours. It is the other way round."),
+    ("projection-lost", {"project": False}, "The average is right, and its component along the rows is still there."),
+    ("wrong-axis", {"axis": -2}, "You projected along the wrong axis: a decoder row runs along the last one."),
+    ("last-worker-only", {"only": -1}, "You used the last worker's gradient: perhaps a loop that overwrites instead of adding."),
+):
+    shared_gradient.mistake(_slug, _message)(lambda *args, _options=_options: _share(*args, **_options))
+
+
+@shared_gradient.variant
+def _(W_dec, grads, n_rows):
+    """A loop over workers."""
+    total = torch.zeros_like(W_dec)
+    for grad, n in zip(grads, n_rows.tolist()):
+        total = total + n * grad
+    total = total / int(n_rows.sum())
+    return total - torch.einsum("...sd,...sd->...s", total, W_dec).unsqueeze(-1) * W_dec
+
+
+@shared_gradient.variant
+def _(W_dec, grads, n_rows):
+    """Projected first: the projection is linear, so that the order is free where W_dec is shared."""
+    across = grads - (grads * W_dec).sum(-1, keepdim=True) * W_dec
+    weight = n_rows.to(grads.dtype).view(-1, *[1] * (grads.ndim - 1))
+    return (weight * across).sum(0) / n_rows.sum()
+
+
+@shared_gradient.variant
+def _(W_dec, grads, n_rows):
+    """tensordot, and a projection matrix per row."""
+    mean = torch.tensordot(n_rows.to(grads.dtype), grads, dims=1) / n_rows.sum()
+    across = torch.eye(W_dec.shape[-1], dtype=W_dec.dtype) - W_dec[..., :, None] * W_dec[..., None, :]
+    return (across @ mean[..., None]).squeeze(-1)
+
+
+# --- decode_backward ---------------------------------------------------------------------------------------
+
+def _backward_cases(rng: torch.Generator) -> Iterator[Case]:
+    def case(label: str, n: int, k: int, d_sae: int, d_in: int, dtype: torch.dtype, used: int) -> Case:
+        places = torch.stack([torch.randperm(used, generator=rng)[:k] for _ in range(n)])
+        return Case(label, _normal(rng, n, k, dtype=dtype).abs() + 0.1, places, _normal(rng, d_sae, d_in, dtype=dtype), _normal(rng, n, d_in, dtype=dtype))
+
+    yield case("7 rows, k = 3, 9 latents, 4 dimensions", 7, 3, 9, 4, torch.float64, 9)
+    yield case("latents active in many rows, others in none", 8, 2, 6, 5, torch.float64, 3)
+    yield case("k = 1, float32", 5, 1, 4, 3, torch.float32, 4)
+
+
+decode_backward = Exercise(
+    "decode_backward",
+    difficulty=4,
+    importance=3,
+    minutes=12,
+    learn="What a fast kernel owes: the gradient of every input, including those that repeat.",
+    cases=_backward_cases,
+    hints=(
+        "Write x_hat for one row as a sum of k terms. What does each value do to x_hat, and what does each row of W_dec?",
+        "Print the shapes of `W_dec[places]` and of `values.unsqueeze(-1) * grad.unsqueeze(1)`. The second has one vector per active latent per row: where must they be added up?",
+        "`torch.einsum('nkd,nd->nk', W_dec[places], grad)`, and `torch.zeros_like(W_dec).index_add(0, places.flatten(), written.flatten(0, 1))`.",
+    ),
+    verified="latents that are active in many rows, in none, k = 1 and more, against autograd's own answer.",
+    next="compare with `torch.autograd.grad` through the dense decoder, on random input: that comparison is the test that the published kernels lacked.",
+)
+
+
+def _backward(values, places, W_dec, grad, *, to_values="right", add=True, weighted=True, scale=1.0):
+    grad_values = torch.einsum("nkd,nd->nk", W_dec[places], grad)
+    if to_values == "zero":
+        grad_values = torch.zeros_like(values)
+    elif to_values == "times":
+        grad_values = grad_values * values
+    written = (values if weighted else torch.ones_like(values)).unsqueeze(-1) * grad.unsqueeze(1)
+    flat, rows = places.flatten(), written.flatten(0, 1)
+    if add:
+        out = torch.zeros_like(W_dec).index_add(0, flat, rows)
+    else:
+        out = torch.zeros_like(W_dec)
+        for place, row in zip(flat.tolist(), rows):
+            out[place] = row
+    return grad_values, out * scale
+
+
+for _slug, _options, _message in (
+    ("values-without-gradient", {"to_values": "zero"}, "The values get no gradient, so the encoder behind them learns nothing: the bug of script 8."),
+    ("last-row-wins", {"add": False}, "A latent that is active in several rows keeps the gradient of the last one only. `W[places] = ...` overwrites; gradients add up: `index_add`."),
+    ("unweighted", {"weighted": False}, "grad_W_dec ignores how strong a latent was. A row of W_dec enters x_hat multiplied by the value."),
+    ("values-multiplied-in", {"to_values": "times"}, "grad_values is multiplied by the values. The derivative of value times row, by the value, is the row."),
+    ("mean-over-active", {"scale": 0.5}, "grad_W_dec is half of what it should be: nothing is averaged here."),
+    ("sign-reversed", {"scale": -1.0}, "grad_W_dec has the wrong sign: x_hat grows with W_dec, and the gradient is passed on as it is."),
+):
+    decode_backward.mistake(_slug, _message)(lambda *args, _options=_options: _backward(*args, **_options))
+
+
+@decode_backward.mistake("first-latent-only", "Only the first of the k latents of each row gets a gradient.")
+def _(values, places, W_dec, grad):
+    grad_values, grad_W = _backward(values[:, :1], places[:, :1], W_dec, grad)
+    return torch.cat([grad_values, torch.zeros_like(values[:, 1:])], dim=1) if values.shape[1] > 1 else grad_values * 2, grad_W
+
+
+@decode_backward.variant
+def _(values, places, W_dec, grad):
+    """The dense decoder."""
+    acts = torch.zeros(len(values), len(W_dec), dtype=values.dtype).scatter(1, places, values)
+    return (grad @ W_dec.T).gather(1, places), acts.T @ grad
+
+
+@decode_backward.variant
+def _(values, places, W_dec, grad):
+    """autograd."""
+    v, W = values.clone().requires_grad_(), W_dec.clone().requires_grad_()
+    x_hat = torch.einsum("nk,nkd->nd", v, W[places])
+    return torch.autograd.grad(x_hat, (v, W), grad)
+
+
+@decode_backward.variant
+def _(values, places, W_dec, grad):
+    """Two loops."""
+    grad_values, grad_W = torch.zeros_like(values), torch.zeros_like(W_dec)
+    for i in range(len(values)):
+        for j, place in enumerate(places[i].tolist()):
+            grad_values[i, j] = W_dec[place] @ grad[i]
+            grad_W[place] += values[i, j] * grad[i]
+    return grad_values, grad_W
