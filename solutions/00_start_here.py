@@ -1,6 +1,7 @@
 """Reference solutions of chapter 00, "Start here: hooks and the residual stream".
 
-Every function is pure: it returns a new tensor and leaves its arguments, and the model, as they were.
+Every function is pure: it returns a new tensor and leaves its arguments, and the model, as they
+were.
 """
 
 import torch
@@ -20,8 +21,9 @@ def cache_resid_post(
         layer: a block, counted from 0: `0 <= layer < model.cfg.n_layers`.
 
     Returns:
-        What leaves block `layer`, before any later norm, in the model's own units and dtype, without gradient.
-        All positions are there, position 0 too, and a single text still has its batch dimension.
+        What leaves block `layer`, before any later norm, in the model's own units and dtype,
+        without gradient. All positions are there, position 0 too, and a single text still has its
+        batch dimension.
 
     Example:
         >>> from utils.models import tiny_model
@@ -43,11 +45,13 @@ def gather_last_token(
 
     Args:
         acts: activations, one text per row.
-        mask: True where a token is real, False where it is padding. Padding may stand on the right or on the
-            left, row by row; the real tokens of a row are neighbours, and every row has at least one.
+        mask: True where a token is real, False where it is padding. Padding may stand on the right
+            or on the left, row by row; the real tokens of a row are neighbours, and every row has
+            at least one.
 
     Returns:
-        One vector per row, in the units and dtype of `acts`. A batch of no texts gives a `[0, d_model]` tensor.
+        One vector per row, in the units and dtype of `acts`. A batch of no texts gives a
+        `[0, d_model]` tensor.
 
     Example:
         >>> acts = torch.tensor([[[1.0], [2.0], [3.0]], [[4.0], [5.0], [6.0]]])
@@ -68,9 +72,10 @@ def zero_ablate(
     """A copy of `activation` in which every feature at the given positions is 0, in every row.
 
     Args:
-        activation: what a hook receives. It must not be changed in place: the caller may still need it.
-        positions: token positions, the same for every row, in any order. A negative one counts from the end,
-            as in Python. An empty list changes nothing.
+        activation: what a hook receives. It must not be changed in place: the caller may still
+            need it.
+        positions: token positions, the same for every row, in any order. A negative one counts from
+            the end, as in Python. An empty list changes nothing.
 
     Returns:
         A new tensor of the same shape and dtype; the other positions keep their values.
@@ -96,8 +101,9 @@ def mean_ablate(
         mask: True where a token is real. At least one token of the batch is.
 
     Returns:
-        A new tensor of the same shape and dtype. There is one mean for the whole batch: the average over all
-        its real tokens, each counting once whichever text it stands in. Padding keeps its values.
+        A new tensor of the same shape and dtype. There is one mean for the whole batch: the average
+        over all its real tokens, each counting once whichever text it stands in. Padding keeps its
+        values.
 
     Example:
         >>> activation = torch.tensor([[[1.0, 10.0], [3.0, 20.0], [99.0, 99.0]]])
@@ -116,18 +122,19 @@ def residual_mask(
 ) -> Bool[Tensor, "batch pos"]:
     """Which tokens to keep when the residual stream is averaged, probed or decomposed.
 
-    A token is kept if it is real, is not the first real token of its row, and its L2 norm is at most
-    `max_norm_ratio` times the median L2 norm. The median is `torch.median` over all real tokens of the batch
-    but the first real one of each row: one number for the whole batch.
+    A token is kept if it is real, is not the first real token of its text, and its L2 norm is at
+    most `max_norm_ratio` times the median L2 norm of its text. The median is taken text by text,
+    over the real tokens but the first; of two middle values it is the lower one, as `torch.median`
+    has it. So what is kept of a text does not depend on the other texts of the batch.
 
     Args:
         acts: residual activations, one text per row.
-        mask: True where a token is real. Padding may stand on the right or on the left, row by row. Every row has
-            at least one real token, and some row has two.
+        mask: True where a token is real. Padding may stand on the right or on the left, row by
+            row; the real tokens of a row are neighbours, and every row has at least one.
         max_norm_ratio: how many medians a norm may reach, a pure number. The course uses 3.
 
     Returns:
-        True where a token is kept.
+        True where a token is kept. Of a text of one token nothing is.
 
     Example:
         >>> acts = torch.tensor([[[9.0], [1.0], [-1.0], [2.0], [50.0]]])
@@ -137,7 +144,8 @@ def residual_mask(
     is_first = mask & (mask.cumsum(dim=1) == 1)
     candidates = mask & ~is_first
     norms = acts.norm(dim=-1)
-    return candidates & (norms <= max_norm_ratio * norms[candidates].median())
+    medians = norms.masked_fill(~candidates, torch.nan).nanmedian(dim=1, keepdim=True).values
+    return candidates & (norms <= max_norm_ratio * medians)
 
 
 def cosine_map(vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n n"]:
@@ -147,8 +155,8 @@ def cosine_map(vectors: Float[Tensor, "n d_model"]) -> Float[Tensor, "n n"]:
         vectors: one vector per row, in any unit. They are compared as they are: nothing is centred.
 
     Returns:
-        Cosines in [-1, 1] (up to rounding), symmetric. A vector of zeros has no direction: its cosine with
-        every row, itself included, is 0.
+        Cosines in [-1, 1] (up to rounding), symmetric. A vector of zeros has no direction: its
+        cosine with every row, itself included, is 0.
 
     Example:
         >>> cosine_map(torch.tensor([[2.0, 0.0], [0.0, 5.0], [-1.0, 0.0]]))
@@ -167,14 +175,15 @@ def logit_lens(
     eps: float,
     W_U: Float[Tensor, "d_model d_vocab"],
 ) -> Float[Tensor, "... d_vocab"]:
-    """What the model would answer if it stopped here: the model's own last two steps, applied to `resid`.
+    """What the model would answer if it stopped here: its own last two steps, applied to `resid`.
 
-    The last two steps of a Llama-like model are RMSNorm and the unembedding. RMSNorm divides each vector x by
-    sqrt(mean(x_i ** 2) + eps), the mean taken over its d_model entries, and then multiplies entry i by
-    norm_weight_i. It subtracts no mean.
+    The last two steps of a Llama-like model are RMSNorm and the unembedding. RMSNorm divides each
+    vector x by sqrt(mean(x_i ** 2) + eps), the mean taken over its d_model entries, and then
+    multiplies entry i by norm_weight_i. It subtracts no mean.
 
     Args:
-        resid: residual vectors, with any dimensions in front: `[d_model]`, `[pos, d_model]`, `[batch, pos, d_model]`.
+        resid: residual vectors, with any dimensions in front: `[d_model]`, `[pos, d_model]`,
+            `[batch, pos, d_model]`.
         norm_weight: the weight of the final norm, one number per dimension.
         eps: the small number in the norm's root, in squared units of `resid`.
         W_U: the unembedding, one column per token of the vocabulary.

@@ -57,8 +57,8 @@ cache_resid_post = Exercise(
         "*leaves* block `layer`? The list printed above has it.",
         "Run `model.run_with_cache(tokens)` on one short text and print `{name: t.shape for name, t in cache.items()}`. "
         "Of the tensors of shape [batch, pos, d_model] in your block, which one does the next block receive?",
-        'With `name = f"blocks.{layer}..."`, call `model.run_with_cache(tokens, names_filter=name)` under '
-        "`torch.no_grad()`; the cache it returns is indexed by that name.",
+        "`names_filter` takes a name and `stop_at_layer` the first block that need not run; together under "
+        "`torch.no_grad()`. Which two expressions in `layer` are they?",
     ),
     verified="three batches of a small Llama, first, middle and last block: every position, before any later norm, no hooks left.",
     next="compare the result for one layer with the next block's input: they are the same tensor under two names.",
@@ -213,8 +213,8 @@ gather_last_token = Exercise(
         "column per row, a different one for each?",
         "For `mask = [[True, True, False], [False, True, True]]`, write down the number of each True's column. Which "
         "summary over a row gives 1 for the first and 2 for the second? Is `mask.sum(1)` that summary for both?",
-        "`torch.where(mask, torch.arange(pos), -1)` has the column's number at every real token. Its maximum over "
-        "dim 1 is the place; `acts[torch.arange(batch), place]` takes one column per row.",
+        "`torch.where(mask, torch.arange(pos), -1)` has the column's number at every real token. Reduce it to one place "
+        "per row; then give `acts` two index tensors of length batch, which are paired up.",
     ),
     verified="right-padded, left-padded and full rows, mixed in a batch, one token, no text.",
     next="ask what `acts[:, -1]` would have cost: the next cell measures it on the real model.",
@@ -355,7 +355,8 @@ zero_ablate = Exercise(
         "Copy first, change the copy, return the copy. Which of the three dimensions do the positions count along?",
         "Print `activation.shape` and `activation[:, positions].shape`. Which dimension changed, and how many numbers "
         "does your assignment touch?",
-        "After `out = activation.clone()`, assign 0 to `out[:, positions]`.",
+        "A list of positions works as an index, negative ones included. In which of the three places between the "
+        "brackets does it belong, and what stands in front of it?",
     ),
     verified="several rows, positions out of order and from the end, one row, no position; the input is untouched.",
     next="it becomes a hook with one lambda: `lambda activation, hook: zero_ablate(activation, [0])`.",
@@ -648,24 +649,25 @@ def _with_norms(rng: torch.Generator, norms: Tensor, d_model: int, dtype: torch.
 
 
 def _residual_cases(rng: torch.Generator) -> Iterator[Case]:
-    # The norms are designed so that each wrong threshold keeps or drops some token that the right one does not; the
-    # number of candidates is odd, so that nobody's median is the wrong one.
-    # 11 candidates, median about 1.2, threshold 3.6: 2.5 is kept (its square is not within 3 medians of the squares);
-    # 8 is dropped (padding of norm 5 lifts the median past 8 / 3); 20 is dropped (the mean lets it in); one padding
-    # token has an ordinary norm.
+    # The norms are designed so that each wrong limit keeps or drops some token that the right one does not. Where the
+    # candidates of a text are odd in number, nobody's kind of median is the wrong one.
+    # Text 1: median 1.2, limit 3.6: 2.5 is kept (its square is not within 3 medians of the squares). Text 2: 8 is dropped
+    # (its own mean, or padding of norm 5 in the median, would let it in). Text 3: its first token and its padding are
+    # of ordinary norm, and it is six times as long as the others throughout.
     right = torch.tensor(
         [
-            [60.0, 1.0, 1.1, 2.5, 1.2, 90.0, 5.0, 1.1, 4.9],
+            [60.0, 1.0, 1.1, 2.5, 1.2, 90.0, 5.0, 5.1, 4.9],
             [70.0, 1.3, 8.0, 1.15, 5.2, 4.8, 5.0, 5.1, 5.3],
-            [1.0, 1.05, 20.0, 1.25, 5.0, 4.9, 5.2, 5.1, 4.8],
+            [6.0, 6.3, 120.0, 7.5, 5.0, 4.9, 5.2, 5.1, 4.8],
         ]
     ).double()
     yield Case("3 texts, padding on the right", _with_norms(rng, right, 7), _right([6, 4, 4], 9), 3.0)
-    # Short texts: the first tokens are 4 of 9, and with them the median more than doubles.
+    # Text 2 has a short first token: in the median it would move the limit from 3.9 to 3, below 3.5. A text of one
+    # token has nothing to keep.
     left = torch.tensor(
         [
             [9.0, 50.0, 1.0, 1.2, 1.4],
-            [9.0, 9.5, 55.0, 6.0, 6.3],
+            [9.0, 0.2, 1.0, 1.3, 3.5],
             [8.0, 9.0, 9.2, 9.1, 52.0],
             [9.0, 9.3, 9.1, 8.8, 1.1],
         ]
@@ -673,37 +675,40 @@ def _residual_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case(
         "4 texts, padding on the left, float32",
         _with_norms(rng, left, 6, dtype=torch.float32),
-        _left([4, 3, 1, 1], 5),
+        _left([4, 4, 1, 1], 5),
         3.0,
     )
-    # The second text consists of big tokens, which its own median would excuse.
-    uneven = torch.tensor([[30.0, 1.0, 1.3, 1.1, 1.2, 1.15], [31.0, 40.0, 42.0, 1.0, 1.1, 1.0]]).double()
-    yield Case("2 texts, one of them huge throughout", _with_norms(rng, uneven, 5), _right([6, 3], 6), 3.0)
+    # The second text consists of big tokens: by its own median they are usual.
+    uneven = torch.tensor([[30.0, 1.0, 1.3, 1.1, 1.2, 1.15], [31.0, 40.0, 42.0, 41.0, 1.1, 1.0]]).double()
+    yield Case("2 texts, one of them large throughout", _with_norms(rng, uneven, 5), _right([6, 4], 6), 3.0)
     full = torch.tensor([[30.0, 1.0, 1.3, 1.7, 3.0, 1.1]]).double()
     yield Case("1 text without padding, a ratio of 2", _with_norms(rng, full, 4), torch.ones(1, 6, dtype=torch.bool), 2.0)
     rows = [[[9.0, 0.0], [0.1, 0.0], [0.6, 0.8], [1.0, 0.0], [0.0, 2.0]], [[7.0, 0.0], [1.5, 2.0], [1.5, 2.0], [1.4, 1.4], [0.0, 0.0]]]
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]], dtype=torch.bool)
-    yield Case('a norm that is within the limit as L2 and beyond it as L1', torch.tensor(rows, dtype=torch.float64), mask, 1.2)
+    yield Case("a norm that is within the limit as L2 and beyond it as L1", torch.tensor(rows, dtype=torch.float64), mask, 1.2)
     mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], dtype=torch.bool)
-    yield Case('an even number of norms; one exactly at the limit, one tiny', torch.tensor(rows, dtype=torch.float64), mask, 2.0)
+    yield Case("an even number of norms; one exactly at the limit, one tiny", torch.tensor(rows, dtype=torch.float64), mask, 2.0)
+    # Four candidates: with the long first token among them the lower median jumps from 1 to 3.5.
+    even = torch.tensor([[90.0, 1.0, 1.0, 3.5, 3.5]]).double()
+    yield Case("norms of about 90, 1, 1, 3.5 and 3.5", _with_norms(rng, even, 4), torch.ones(1, 5, dtype=torch.bool), 3.0)
 
 
 residual_mask = Exercise(
     "residual_mask",
     difficulty=3,
     importance=4,
-    minutes=12,
+    minutes=15,
     learn="How to keep a handful of enormous tokens from deciding every average you take.",
     cases=_residual_cases,
     hints=(
         "Build it from three masks: real tokens, real tokens that are not the first of their row, and tokens that are "
-        "not too long. Which of them does the median need?",
+        "not too long. Which of them does the median of a row need?",
         "Print `mask.cumsum(dim=1)` for a row padded on the left. At which column is it 1 *and* the mask True? Then "
-        "print `acts.norm(dim=-1).shape`: it should be the shape of the mask.",
-        "`candidates = mask & ~(mask & (mask.cumsum(1) == 1))`; the limit is the ratio times "
-        "`norms[candidates].median()`; the answer is the candidates whose norm is within it.",
+        "print `acts.norm(dim=-1).shape`: it should be the shape of the mask, and the medians one number per row.",
+        "A row's candidates are real and not its first. `norms.masked_fill(~candidates, torch.nan)` hides the rest from "
+        "`nanmedian`; which `dim` gives one median per text, and with which shape does it compare with the norms?",
     ),
-    verified="ragged rows with padding on either side, huge first tokens, huge later tokens, another ratio.",
+    verified="ragged rows with padding on either side, huge first tokens, huge later tokens, a median per text, another ratio.",
     next="plot the norms of what was dropped: how many tokens are they, and what share of the squared norm?",
 )
 
@@ -712,14 +717,24 @@ def _candidates(mask: Tensor) -> Tensor:
     return mask & ~(mask & (mask.cumsum(1) == 1))
 
 
+def _medians(norms: Tensor, counted: Tensor) -> Tensor:
+    """[batch, 1]: each row's median over what is counted, NaN where nothing is."""
+    return norms.masked_fill(~counted, torch.nan).nanmedian(1, keepdim=True).values
+
+
+def _usual(acts: Tensor, counted: Tensor, max_norm_ratio: float) -> Tensor:
+    """Where the norm is at most the ratio times the row's median over what is counted."""
+    norms = acts.norm(dim=-1)
+    return norms <= max_norm_ratio * _medians(norms, counted)
+
+
 @residual_mask.mistake(
     "padding-in-the-median",
     "Your median counts padding. Padding has norms too, and they are nobody's: only real tokens should set the limit.",
 )
 def _(acts, mask, max_norm_ratio):
-    norms = acts.norm(dim=-1)
     is_first = mask & ~_candidates(mask)
-    return _candidates(mask) & (norms <= max_norm_ratio * norms[~is_first].median())
+    return _candidates(mask) & _usual(acts, ~is_first, max_norm_ratio)
 
 
 @residual_mask.mistake(
@@ -728,8 +743,9 @@ def _(acts, mask, max_norm_ratio):
     "the median does not move.",
 )
 def _(acts, mask, max_norm_ratio):
-    norms = acts.norm(dim=-1)
-    return _candidates(mask) & (norms <= max_norm_ratio * norms[_candidates(mask)].mean())
+    norms, candidates = acts.norm(dim=-1), _candidates(mask)
+    means = norms.masked_fill(~candidates, torch.nan).nanmean(1, keepdim=True)
+    return candidates & (norms <= max_norm_ratio * means)
 
 
 @residual_mask.mistake(
@@ -739,7 +755,7 @@ def _(acts, mask, max_norm_ratio):
 )
 def _(acts, mask, max_norm_ratio):
     squares = acts.pow(2).sum(-1)
-    return _candidates(mask) & (squares <= max_norm_ratio * squares[_candidates(mask)].median())
+    return _candidates(mask) & (squares <= max_norm_ratio * _medians(squares, _candidates(mask)))
 
 
 @residual_mask.mistake(
@@ -748,8 +764,7 @@ def _(acts, mask, max_norm_ratio):
     "text but itself.",
 )
 def _(acts, mask, max_norm_ratio):
-    norms = acts.norm(dim=-1)
-    return mask & (norms <= max_norm_ratio * norms[_candidates(mask)].median())
+    return mask & _usual(acts, _candidates(mask), max_norm_ratio)
 
 
 @residual_mask.mistake(
@@ -760,31 +775,26 @@ def _(acts, mask, max_norm_ratio):
 def _(acts, mask, max_norm_ratio):
     keep = mask.clone()
     keep[:, 0] = False
-    norms = acts.norm(dim=-1)
-    return keep & (norms <= max_norm_ratio * norms[keep].median())
+    return keep & _usual(acts, keep, max_norm_ratio)
 
 
 @residual_mask.mistake(
     "first-tokens-in-the-median",
-    "The first tokens are dropped from the result but still count in the median, and in short texts they are many. "
-    "Leave them out of both.",
+    "The first token is dropped from the result but still counts in its text's median, and in a short text that moves "
+    "the limit. Leave it out of both.",
 )
 def _(acts, mask, max_norm_ratio):
-    norms = acts.norm(dim=-1)
-    return _candidates(mask) & (norms <= max_norm_ratio * norms[mask].median())
+    return _candidates(mask) & _usual(acts, mask, max_norm_ratio)
 
 
 @residual_mask.mistake(
-    "median-per-text",
-    "You used a median for each text. A text that is huge throughout then excuses itself; the specification asks for "
-    "one median over the batch.",
+    "one-median-for-the-batch",
+    "You took one median over the batch. Texts differ in scale, and what is kept of one would then depend on its "
+    "neighbours: every text has its own median.",
 )
 def _(acts, mask, max_norm_ratio):
     norms = acts.norm(dim=-1)
-    keep = _candidates(mask)
-    for row in range(len(keep)):
-        keep[row] &= norms[row] <= max_norm_ratio * norms[row][keep[row]].median()
-    return keep
+    return _candidates(mask) & (norms <= max_norm_ratio * norms[_candidates(mask)].median())
 
 
 @residual_mask.mistake(
@@ -792,8 +802,7 @@ def _(acts, mask, max_norm_ratio):
     "Your True means *drop*. The specification says True where a token is kept.",
 )
 def _(acts, mask, max_norm_ratio):
-    norms = acts.norm(dim=-1)
-    return ~(_candidates(mask) & (norms <= max_norm_ratio * norms[_candidates(mask)].median()))
+    return ~(_candidates(mask) & _usual(acts, _candidates(mask), max_norm_ratio))
 
 
 @residual_mask.mistake(
@@ -801,9 +810,8 @@ def _(acts, mask, max_norm_ratio):
     "Padding is True in your result wherever its norm is ordinary. What is not text cannot be kept.",
 )
 def _(acts, mask, max_norm_ratio):
-    norms = acts.norm(dim=-1)
     is_first = mask & ~_candidates(mask)
-    return ~is_first & (norms <= max_norm_ratio * norms[_candidates(mask)].median())
+    return ~is_first & _usual(acts, _candidates(mask), max_norm_ratio)
 
 
 @residual_mask.mistake(
@@ -817,17 +825,12 @@ def _(acts, mask, max_norm_ratio):
 @residual_mask.variant
 def _(acts, mask, max_norm_ratio):
     """Loops, and the median by sorting."""
-    norms, first = {}, {}
-    for b in range(mask.shape[0]):
-        real = [p for p in range(mask.shape[1]) if mask[b, p]]
-        first[b] = real[0]
-        for p in real[1:]:
-            norms[b, p] = acts[b, p].pow(2).sum().sqrt().item()
-    ordered = sorted(norms.values())
-    limit = max_norm_ratio * ordered[(len(ordered) - 1) // 2]
     keep = torch.zeros_like(mask)
-    for (b, p), norm in norms.items():
-        keep[b, p] = norm <= limit
+    for b in range(mask.shape[0]):
+        later = [p for p in range(mask.shape[1]) if mask[b, p]][1:]
+        norms = [acts[b, p].pow(2).sum().sqrt().item() for p in later]
+        for p, norm in zip(later, norms):
+            keep[b, p] = norm <= max_norm_ratio * sorted(norms)[(len(norms) - 1) // 2]
     return keep
 
 
@@ -837,18 +840,18 @@ def _(acts, mask, max_norm_ratio):
     first = torch.nn.functional.one_hot(mask.int().argmax(1), mask.shape[1]).bool()
     norms = torch.einsum("bpd,bpd->bp", acts, acts).sqrt()
     counted = norms.masked_fill(~mask | first, torch.nan)
-    return counted / counted.nanmedian() <= max_norm_ratio
+    return counted / counted.nanmedian(1, keepdim=True).values <= max_norm_ratio
 
 
 @residual_mask.variant
 def _(acts, mask, max_norm_ratio):
-    """A shifted mask, the lower median by sorting, and a result that is not contiguous."""
-    before = torch.cat([torch.zeros_like(mask[:, :1]), mask[:, :-1]], dim=1)
-    keep = mask & before
+    """A shifted mask, a median text by text, and a result that is not contiguous."""
+    keep = mask & torch.cat([torch.zeros_like(mask[:, :1]), mask[:, :-1]], dim=1)
     norms = torch.linalg.vector_norm(acts, dim=-1)
-    ordered = np.sort(norms[keep].numpy())
-    limit = max_norm_ratio * float(ordered[(len(ordered) - 1) // 2]) if len(ordered) else 0.0
-    return (keep & (norms <= limit)).T.contiguous().T
+    for row, length in zip(keep, norms):
+        if row.any():
+            row &= length <= max_norm_ratio * length[row].median()
+    return keep.T.contiguous().T
 
 
 # --- cosine_map --------------------------------------------------------------------------------------------
@@ -881,7 +884,8 @@ cosine_map = Exercise(
         "Give every row length 1; then dot products are cosines. What should happen to a row that has no length?",
         "Print `vectors.norm(dim=-1, keepdim=True).shape`: it must be [n, 1] to divide each row by its own norm. What "
         "do you divide a row of zeros by?",
-        "Replace zero norms by 1 with `torch.where`, divide, then multiply the unit rows by their transpose.",
+        "With a 1 in place of each zero norm the division is safe. Once every row has length 1 or 0, which product of "
+        "the matrix with itself is [n, n]?",
     ),
     verified="rows of very different lengths, a zero row, a single row.",
     next="dot products grow with the norm, cosines do not: which of the two would the first token have ruled?",
@@ -1041,7 +1045,8 @@ logit_lens = Exercise(
         "Two steps, in the model's order: the final norm, then the unembedding. The norm needs one number per vector.",
         "Print `resid.pow(2).mean(dim=-1, keepdim=True).shape`. It should equal `resid.shape` except for a last "
         "dimension of 1, also when resid is a single vector.",
-        "Divide by `torch.sqrt(mean_square + eps)`, multiply by the weight, and only then `@ W_U`.",
+        "The mean square of each vector and eps stand under one root, which divides; the weight comes after the "
+        "division and before the matrix. Write these as three factors in that order.",
     ),
     verified="single vectors, texts and batches; weight, eps and the order of the steps.",
     next="give it the last block's output: the model's own logits must come back.",
