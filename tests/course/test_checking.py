@@ -6,7 +6,8 @@ import json
 import pytest
 import torch
 
-from utils.course import checking
+from utils.course import record
+from utils.course.cards import Card
 from utils.course.checking import check, hint, progress, solution
 from utils.course.exercises import UnknownExercise, find_exercise
 
@@ -25,6 +26,13 @@ def gather_last_tokens(acts, mask):
 def wrong():
     def gather_last_token(acts, mask):
         return acts[:, -1]
+
+    return gather_last_token
+
+
+def unwritten():
+    def gather_last_token(acts, mask):
+        raise NotImplementedError
 
     return gather_last_token
 
@@ -64,6 +72,28 @@ def test_hints_climb_and_show_the_learners_own_shapes(own_progress, capsys):
     assert exercise.hints[-1] in capsys.readouterr().out
 
 
+def test_a_failed_check_has_shown_the_first_hint(own_progress, capsys):
+    idea, shapes, line = find_exercise("gather_last_token").hints
+    for _ in range(2):
+        check(wrong())
+        assert idea in capsys.readouterr().out
+    hint(gather_last_token)
+    said = capsys.readouterr().out
+    assert "Hint 2 of 3" in said and shapes in said and idea not in said
+    check(wrong())
+    capsys.readouterr()
+    hint(gather_last_token)
+    assert line in capsys.readouterr().out
+
+
+def test_what_shows_no_hint_uses_none_up(own_progress, capsys):
+    check(unwritten())
+    check(gather_last_token)
+    capsys.readouterr()
+    hint("gather_last_token")
+    assert find_exercise("gather_last_token").hints[0] in capsys.readouterr().out
+
+
 def test_the_solution_opens_after_a_try_or_on_demand(own_progress, capsys):
     solution("gather_last_token")
     said = capsys.readouterr().out
@@ -86,11 +116,9 @@ def test_progress_lists_every_exercise(own_progress, capsys):
 
 
 def test_an_unwritten_answer_is_no_try(own_progress, capsys):
-    def gather_last_token(acts, mask):
-        raise NotImplementedError
-
-    check(gather_last_token)
-    assert "not written yet" in capsys.readouterr().out and not own_progress.exists()
+    check(unwritten())
+    said = capsys.readouterr().out
+    assert "not written yet" in said and "`hint(gather_last_token)`" in said and not own_progress.exists()
 
 
 def test_what_is_not_an_answer_gets_a_clear_error(own_progress):
@@ -116,7 +144,7 @@ def test_progress_that_cannot_be_saved_does_not_cost_the_check(own_progress, mon
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checking, "atomic_write", full)
+    monkeypatch.setattr(record, "atomic_write", full)
     check(gather_last_token)
     said = capsys.readouterr().out
     assert "could not be saved" in said and "Passed" in said
@@ -126,7 +154,7 @@ def test_the_card_says_the_same_in_text_and_html():
     from html import unescape
     from re import sub
 
-    card = checking._Card("Not yet: f <script>", [("Call", "f(x = [1, 2])"), ("Trace", "line 1\nline 2"), ("Hint", "use `mask`")], False)
+    card = Card("Not yet: f <script>", [("Call", "f(x = [1, 2])"), ("Trace", "line 1\nline 2"), ("Hint", "use `mask`")], False)
     assert "<script>" not in card._repr_html_()
     text = unescape(sub(r"<[^>]+>", " ", card._repr_html_()))
     for words in ("Not yet: f <script>", "Call", "f(x = [1, 2])", "line 1\nline 2", "mask"):
@@ -139,7 +167,7 @@ def test_two_kernels_at_once_lose_nothing(own_progress):
 
     from utils.paths import ROOT
 
-    code = "from utils.course.checking import _update\nfor i in range(25): _update('exercise-{}-%d' % i, tries=1)"
+    code = "from utils.course.record import update_entry\nfor i in range(25): update_entry('exercise-{}-%d' % i, tries=1)"
     both = [subprocess.Popen([sys.executable, "-c", code.format(n)], cwd=ROOT) for n in range(2)]
     assert [process.wait(60) for process in both] == [0, 0]
     assert len(json.loads(own_progress.read_text())) == 50

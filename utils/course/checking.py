@@ -147,4 +147,5 @@ def _record(name: str, verdict: Verdict) -> None:
         return
     entry = entry_of(name)
     passed = entry["passed"] or (date.today().isoformat() if verdict.passed else None)
-    update_entry(name, tries=entry["tries"] + 1, passed=passed)
+    hints = entry["hints"] if verdict.passed else max(1, entry["hints"])  # a card that says no shows the first hint
+    update_entry(name, tries=entry["tries"] + 1, hints=hints, passed=passed)

@@ -105,8 +105,8 @@ def _failed(exercise: Exercise, trials: list[Trial], answer: Callable) -> Verdic
     case, outcome = first.case, first.outcome
     if outcome.error.startswith("NotImplementedError") and not first.expected.error.startswith("NotImplementedError"):
         return Verdict(exercise.name, "missing", None, f"{exercise.name} is not written yet.",
-                       [("Next", "Replace the line `raise NotImplementedError` with your own and run the cell again."),
-                        ("Hint", exercise.hints[0])])
+                       [("Next", "Replace the line `raise NotImplementedError` with your own and run the cell again. "
+                                 f"`hint({exercise.name})` gives the idea.")])
     mistake = name_mistake(exercise, trials)
     status = {"raised": "error", "exited": "error", "timeout": "timeout"}.get(outcome.kind, "fail")
     lines = []
