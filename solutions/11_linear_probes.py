@@ -21,9 +21,9 @@ def grouped_split(
         test: share of the unit interval that sends a group to test.
 
     Returns:
-        Three boolean masks over the rows, in the order (train, validation, test). A group is in test
-        if its draw is in [0, test), in validation if its draw is in [test, test + val), else in train.
-        The left end of each interval belongs to it, the right end does not.
+        Three boolean masks over the rows, in the order (train, validation, test). A group is in
+        test if its draw is in [0, test), in validation if its draw is in [test, test + val), else
+        in train. The left end of each interval belongs to it, the right end does not.
 
     Example:
         >>> groups = torch.tensor([7, 7, 2, 2, 9, 9])
@@ -31,7 +31,7 @@ def grouped_split(
         >>> groups[train].tolist(), groups[val].tolist(), groups[test].tolist()
         ([2, 2], [9, 9], [7, 7])
     """
-    _, which = groups.unique(return_inverse=True)  # the rank of each row's id among the distinct ids
+    _, which = groups.unique(return_inverse=True)  # each row's rank among the distinct ids
     draw = draws[which]
     in_test = draw < test
     in_val = (draw >= test) & (draw < test + val)
@@ -82,17 +82,17 @@ def whitened_direction(
     Returns:
         The direction, not normalised.
 
-    Source: linear discriminant analysis (Fisher 1936); used on activations by Marks and Tegmark 2024,
-    arXiv:2310.06824.
+    Source: linear discriminant analysis (Fisher 1936); used on activations by Marks and Tegmark
+    2024, arXiv:2310.06824.
 
     Example:
         >>> cross = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, -2.0], [0.0, 2.0]])
-        >>> acts = torch.cat([cross, cross + 1])  # the second class is shifted by 1 in both features
+        >>> acts = torch.cat([cross, cross + 1])  # class 1 is shifted by 1 in both features
         >>> whitened_direction(acts, torch.tensor([0, 0, 0, 0, 1, 1, 1, 1]), ridge=0.2)
         tensor([1.0000, 0.3333])
     """
     means = torch.stack([acts[labels == 0].mean(dim=0), acts[labels == 1].mean(dim=0)])
-    within = acts - means[labels]  # each row leaves its own class mean behind
+    within = acts - means[labels.long()]  # each row leaves its own class mean behind
     spread = within.T @ within / (len(acts) - 2)  # [d_model, d_model]
     eye = torch.eye(acts.shape[1], dtype=acts.dtype, device=acts.device)
     return torch.linalg.solve(spread + ridge * spread.diagonal().mean() * eye, means[1] - means[0])
@@ -114,14 +114,15 @@ def fold_standardisation(
         weight: weights on the standardised features.
         bias: a 0-d tensor.
         mean: mean of each feature over the training rows.
-        std: standard deviation of each feature over the training rows, 0 or greater. A feature whose
-            std is 0 never varied: its z counts as 0 for every x, so that it must add nothing.
+        std: standard deviation of each feature over the training rows, 0 or greater. A feature
+            whose std is 0 never varied: its z counts as 0 for every x, so that it must add nothing.
 
     Returns:
         raw_weight [d_model] and raw_bias, a 0-d tensor. Both are finite.
 
     Example:
-        >>> weight, mean, std = torch.tensor([6.0, 1.0]), torch.tensor([1.0, 8.0]), torch.tensor([2.0, 0.0])
+        >>> weight = torch.tensor([6.0, 1.0])
+        >>> mean, std = torch.tensor([1.0, 8.0]), torch.tensor([2.0, 0.0])
         >>> fold_standardisation(weight, torch.tensor(0.5), mean, std)
         (tensor([3., 0.]), tensor(-2.5000))
     """
@@ -160,7 +161,7 @@ def grouped_bootstrap(
     """Return a percentile interval for the mean of `correct` when whole groups are redrawn.
 
     Args:
-        correct: one number per row, for example 1 where the probe was right and 0 where it was wrong.
+        correct: one float32 per row, for example 1 where the probe was right and 0 where not.
         groups: which group each row belongs to. Any integers, in any order, with gaps; groups may
             differ in size.
         resamples: each row is one pretended data set: n_groups positions into the list of distinct
@@ -170,14 +171,15 @@ def grouped_bootstrap(
 
     Returns:
         (low, high), two Python floats: the quantiles of the resampled means over rows at
-        (1 - coverage) / 2 and (1 + coverage) / 2, with linear interpolation between order statistics
-        (the default of torch.quantile and of numpy.quantile).
+        (1 - coverage) / 2 and (1 + coverage) / 2, with linear interpolation between order
+        statistics (the default of torch.quantile and of numpy.quantile).
 
     Source: Efron 1979, "Bootstrap methods: another look at the jackknife".
 
     Example:
         >>> correct, groups = torch.tensor([1.0, 1.0, 0.0]), torch.tensor([4, 4, 6])
-        >>> low, high = grouped_bootstrap(correct, groups, torch.tensor([[0, 1], [1, 1], [0, 0]]), coverage=0.5)
+        >>> resamples = torch.tensor([[0, 1], [1, 1], [0, 0]])
+        >>> low, high = grouped_bootstrap(correct, groups, resamples, coverage=0.5)
         >>> round(low, 3), round(high, 3)
         (0.333, 0.833)
     """
@@ -185,8 +187,8 @@ def grouped_bootstrap(
     total = correct.new_zeros(len(ids)).index_add(0, which, correct)
     size = correct.new_zeros(len(ids)).index_add(0, which, torch.ones_like(correct))
     means = total[resamples].sum(dim=1) / size[resamples].sum(dim=1)  # [n_boot]
-    low, high = means.quantile(torch.tensor([(1 - coverage) / 2, (1 + coverage) / 2], dtype=means.dtype))
-    return low.item(), high.item()
+    low, high = ((1 - coverage) / 2, (1 + coverage) / 2)
+    return means.quantile(low).item(), means.quantile(high).item()
 
 
 def layer_sweep(
@@ -228,9 +230,9 @@ def pca_project(acts: Float[Tensor, "n d_model"], k: int) -> Float[Tensor, "n k"
         k: number of components, at most the smaller of n and d_model.
 
     Returns:
-        Column j holds the centred activations' coordinates along the j-th principal component, in the
-        units of the activations, the component with the most variance first. Every column has mean
-        zero. The sign of a column is free.
+        Column j holds the centred activations' coordinates along the j-th principal component, in
+        the units of the activations, the component with the most variance first. Every column has
+        mean zero. The sign of a column is free.
 
     Example:
         >>> acts = torch.tensor([[1.0, 10.0], [1.0, 14.0], [5.0, 12.0]])
@@ -238,5 +240,6 @@ def pca_project(acts: Float[Tensor, "n d_model"], k: int) -> Float[Tensor, "n k"
         tensor([[1.3300, 1.3300, 2.6700]])
     """
     centred = acts - acts.mean(dim=0)
-    _, _, components = torch.linalg.svd(centred, full_matrices=False)  # [min(n, d), d], by falling variance
+    # The rows of the third matrix, [min(n, d_model), d_model], are the components, widest first.
+    _, _, components = torch.linalg.svd(centred, full_matrices=False)
     return centred @ components[:k].T

@@ -61,8 +61,8 @@ grouped_split = Exercise(
         "in the sorted list of distinct ids?",
         "Print `groups.unique(return_inverse=True)` for `tensor([7, 7, 2, 2, 9, 9])`. Which of the two tensors has one "
         "entry per row, and what could you index with it?",
-        "With `_, which = groups.unique(return_inverse=True)`, `draws[which]` is the draw of each row's group. Two "
-        "comparisons with `test` and `test + val` make the masks.",
+        "`unique(return_inverse=True)` gives each row the rank of its group, and with it a draw per row. Which two "
+        "numbers cut the interval from 0 to 1 into three, and to which side does a draw on the cut belong?",
     ),
     verified="ids with gaps, groups of unequal size, draws on the boundaries; every row is in exactly one mask, and no group in two.",
     next="what would leak if both sentences about Lagos could be on different sides?",
@@ -210,8 +210,8 @@ mass_mean_direction = Exercise(
         "of the spot halfway along it.",
         "`labels == 1` is a mask over rows. Print the shape of `acts[labels == 1]` and of its mean: which axis has to "
         "disappear so that d_model is left?",
-        "With `mean_0` and `mean_1` of shape [d_model], the direction is their difference, and the threshold is "
-        "`direction @ midpoint`, where the midpoint is half of their sum.",
+        "Both means have shape [d_model]. The threshold is the score of a point, so it is a product with the direction; "
+        "which point lies halfway between `mean_0` and `mean_1`, and which of them does the direction end at?",
     ),
     verified="unequal classes, means far from the origin, float32 and float64, a class with one row.",
     next="the threshold is not 0 and not the mean of all rows. When would each of these cost you accuracy?",
@@ -352,7 +352,7 @@ whitened_direction = Exercise(
     "whitened_direction",
     difficulty=3,
     importance=4,
-    minutes=15,
+    minutes=20,
     learn="What the spread of the data does to a difference of means, and how a ridge keeps the inverse sane.",
     cases=_whitened_cases,
     hints=(
@@ -360,8 +360,8 @@ whitened_direction = Exercise(
         "own class mean, so that the gap between the classes does not count as spread.",
         "`means[labels]` gives each row its own class mean. What shape has `within = acts - means[labels]`, and which "
         "product of it with itself is [d_model, d_model]?",
-        "`spread = within.T @ within / (n - 2)`; add `ridge * spread.diagonal().mean()` on the diagonal only "
-        "(`torch.eye`), then `torch.linalg.solve(spread, mean_1 - mean_0)`.",
+        "The spread is that product over n - 2. The ridge goes on its diagonal only (`torch.eye`), in units of the "
+        "diagonal's own mean; `torch.linalg.solve(A, b)` is the inverse of A times b.",
     ),
     verified="pooled within-class covariance with n - 2, a ridge on the diagonal in its units, more dimensions than rows.",
     next="the ridge at 0 gives Fisher's direction, a very large one gives mass-mean again, up to its length.",
@@ -519,7 +519,7 @@ fold_standardisation = Exercise(
     "fold_standardisation",
     difficulty=2,
     importance=4,
-    minutes=10,
+    minutes=15,
     learn="How to carry a fitted probe back to the raw activations, where directions can be compared and added.",
     cases=_fold_cases,
     hints=(
@@ -527,8 +527,8 @@ fold_standardisation = Exercise(
         "what does not.",
         "Everything but the bias has shape [d_model]. Which of your intermediate tensors contain inf or nan when one "
         "entry of `std` is 0?",
-        "`raw_weight` is `weight / std`, and 0 where `std` is 0 (divide by a safe value, then `torch.where`); the raw "
-        "bias is `bias - raw_weight @ mean`.",
+        "What multiplies x is the weight over the spread; a safe divisor and `torch.where` keep it finite where the "
+        "spread is 0. The rest of the formula, with x at 0, is the raw bias.",
     ),
     verified="the same score for every activation, with constant features adding nothing, float32 and float64.",
     next="the score does not change at all, so which of the probe's numbers does? That is why the cosine below needs raw coordinates.",
@@ -662,7 +662,8 @@ auroc = Exercise(
         "is worth.",
         "With `positive` of shape [p] and `negative` of shape [q], what is the shape of `positive[:, None] - negative[None, :]`, "
         "and what does one entry of it compare?",
-        "The mean over all pairs of `(gap > 0) + 0.5 * (gap == 0)`, as a Python float (`.item()`).",
+        "In that table of gaps a pair counts 1, one half or 0. Write it as two comparisons that you can add, take the "
+        "mean over the table, and return a Python float (`.item()`).",
     ),
     verified="all pairs of the two classes, ties as one half, scores of any sign, results on both sides of 0.5.",
     next="an AUROC below 0.5 is a finding, not an error: keep it in mind until the last section.",
@@ -788,10 +789,9 @@ def _bootstrap_cases(rng: torch.Generator) -> Iterator[Case]:
     def draws(n_boot: int, n_groups: int) -> Tensor:
         return torch.randint(n_groups, (n_boot, n_groups), generator=rng)
 
-    yield Case("6 rows in 3 groups of two", torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 0.0], dtype=torch.float64), torch.tensor([0, 0, 1, 1, 2, 2]),
-               draws(40, 3))
+    yield Case("6 rows in 3 groups of two", torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 0.0]), torch.tensor([0, 0, 1, 1, 2, 2]), draws(40, 3))
     yield Case(
-        "groups of 1 to 6 rows, ids with gaps, float32",
+        "groups of 1 to 6 rows, ids with gaps",
         torch.rand(16, generator=rng),
         _shuffled(rng, [2] * 6 + [5] * 1 + [30] * 4 + [31] * 2 + [4] * 3),
         draws(58, 5),
@@ -799,19 +799,19 @@ def _bootstrap_cases(rng: torch.Generator) -> Iterator[Case]:
     )
     yield Case(
         "a number per row, coverage one half",
-        3 + _normal(rng, 22),
+        3 + _normal(rng, 22, dtype=torch.float32),
         _shuffled(rng, [11] * 5 + [3] * 3 + [8] * 7 + [1] * 2 + [6] * 4 + [20]),
         draws(35, 6),
         coverage=0.5,
     )
-    yield Case('negative ids', torch.tensor([1.0, 0.0, 1.0, 1.0], dtype=torch.float64), torch.tensor([-2, 5, 5, -9]), torch.tensor([[0, 1, 2], [2, 2, 0], [1, 1, 1]]))
+    yield Case('negative ids', torch.tensor([1.0, 0.0, 1.0, 1.0]), torch.tensor([-2, 5, 5, -9]), torch.tensor([[0, 1, 2], [2, 2, 0], [1, 1, 1]]))
 
 
 grouped_bootstrap = Exercise(
     "grouped_bootstrap",
     difficulty=3,
     importance=5,
-    minutes=15,
+    minutes=20,
     learn="How sure to be of a score when the rows come in groups that stand or fall together.",
     cases=_bootstrap_cases,
     hints=(
@@ -819,8 +819,8 @@ grouped_bootstrap = Exercise(
         "in one heap. Take its mean. Then look at how the means of all resamples are spread.",
         "`total` and `size`, the sum of `correct` and the number of rows per group, have shape [n_groups]. What shape has "
         "`total[resamples]`, and over which axis do you add?",
-        "`means = total[resamples].sum(1) / size[resamples].sum(1)`, then `means.quantile(...)` at (1 - coverage) / 2 and "
-        "(1 + coverage) / 2, as Python floats.",
+        "Indexing with repeats brings a group that was drawn twice in twice: the drawn sums over the drawn sizes are "
+        "one mean per resample. Which two shares of those means lie outside an interval that holds `coverage` of them?",
     ),
     verified="whole groups with multiplicity, groups of unequal size, interpolated quantiles at several coverages.",
     next="make every row its own group and compare the widths. Which of the two intervals answers the question that you have?",
@@ -997,8 +997,8 @@ layer_sweep = Exercise(
         "Three kinds of rows, three jobs: train makes the direction, validation chooses the layer, test is not touched here.",
         "For one layer, `layer_acts` is [n, d_model]. How many rows has `layer_acts[train]`, how many `layer_acts[val]`, "
         "and which labels go with each?",
-        "In a loop over `acts`: `mass_mean_direction(layer_acts[train], labels[train])`, then "
-        "`auroc(layer_acts[val] @ direction, labels[val])`. The first index of the maximum is the layer.",
+        "Two functions that you have written do the work inside a loop over `acts`: one gets the train rows, the other "
+        "the scores of the validation rows. Of equal values, which index does `list.index(max(...))` return?",
     ),
     verified="train makes the directions, validation alone chooses, test rows change nothing; ties go to the earliest layer.",
     next="choose the layer on the test rows instead, and compare what you would have reported.",
@@ -1178,7 +1178,8 @@ pca_project = Exercise(
         "on the first k of them.",
         "After `_, _, components = torch.linalg.svd(centred, full_matrices=False)`, print `components.shape`. Is one "
         "component a row or a column?",
-        "`centred = acts - acts.mean(dim=0)`, then `centred @ components[:k].T`, with `components` from the SVD of `centred`.",
+        "A coordinate along a direction is a dot product with it. You need the centred rows times the first k components; "
+        "in which order, and which of the two is transposed, so that [n, k] comes out?",
     ),
     verified="centred coordinates, largest variance first, in the activations' own units; either sign of each column.",
     next="no label went in. If the picture shows two colours apart, the model put them apart.",
