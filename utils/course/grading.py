@@ -1,207 +1,257 @@
-"""Grading a notebook: the learner's definitions, judged in a process of their own.
+"""Grading notebooks: each answer is judged in a process of its own, and agrees with what a kernel would have said.
 
-The process gets the definitions and one call at a time, and sends back what the call returned. The reference,
-the cases and the comparison stay here. `utils.course.grading_child` is the other side and describes its limits.
+The process gets the code cells, one name and one call at a time, and sends back what the call returned. The reference,
+the cases and the comparison stay here. `utils.course.sandbox` says where the process runs, `utils.course.slicing`
+which statements it runs.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
 import secrets
-import shutil
-import subprocess
 import sys
-import tempfile
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import nbformat
+import numpy as np
 import torch
 
-from utils.course.codec import decode, encode, receive, send
-from utils.course.exercises import Case, Exercise, chapters, load_chapter
-from utils.course.judging import PUBLIC_SEED, judge
-from utils.course.running import Outcome
-from utils.paths import ROOT, atomic_write
+from utils.course.exercises import Case, Exercise, exercise_names, load_chapter
+from utils.course.judging import PUBLIC_SEED, Verdict, judge
+from utils.course.notebooks import Cell, NotANotebook, Notebook, chapter_of, printable, read_notebook, why_missing
+from utils.course.running import Outcome, run
+from utils.course.sandbox import Child, NoSandbox, how_it_is_guarded, server
+from utils.paths import atomic_write
 
 SECONDS_PER_CALL = 5.0
-SECONDS_TO_START = 120.0
+SECONDS_TO_DEFINE = 100.0
+SECONDS_PER_EXERCISE = 120.0
 MEMORY_MB = 2048
-
-
-class NotANotebook(ValueError):
-    """The file to grade is missing or cannot be read as a notebook."""
+MOST_WORDS = 600
+_KINDS = {"value", "raised", "exited", "timeout", "mutated", "hooks-left"}
+_DIED = f"the process died: a crash, or more than {MEMORY_MB} MB of memory"
 
 
 @dataclass(frozen=True)
 class Grade:
-    """One exercise's result: pass, fail, missing, error, timeout or copied; the mistake's slug if it is one of ours."""
+    """One exercise's result.
+
+    Attributes:
+        status: pass, fail, missing, error, timeout or copied.
+        mistake: the slug if it is one of ours; what was copied.
+        message: why it is no pass, in the words of the check.
+    """
 
     exercise: str
     status: str
     mistake: str | None = None
-
-
-def definitions(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
-    """(label, source) of every import, function, class and constant at the top level of the code cells, in order.
-
-    Nothing else is kept: the long cells, the plots and the checks are never run. A cell that Python cannot
-    parse is left out, after its notebook-only lines (`%magic`, `!command`) have been dropped.
-    """
-    kept = []
-    for index, cell in enumerate(notebook.cells):
-        if cell.cell_type != "code":
-            continue
-        lines = ["" if line.lstrip().startswith(("%", "!", "?")) else line for line in cell.source.splitlines()]
-        try:
-            tree = ast.parse("\n".join(lines))
-        except SyntaxError:
-            continue
-        for node in tree.body:
-            if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)) or _is_constant(node):
-                kept.append((f"cell {index + 1}", ast.unparse(node)))  # the statement alone: its line may hold another
-    return kept
-
-
-def _is_constant(node: ast.stmt) -> bool:
-    """An assignment of a literal, or of arithmetic on literals and names: no call, so nothing long."""
-    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Lambda):
-        return True
-    return isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None and not any(
-        isinstance(part, (ast.Call, ast.Await, ast.Yield, ast.ListComp, ast.GeneratorExp, ast.DictComp, ast.SetComp, ast.Subscript, ast.Attribute))
-        for part in ast.walk(node.value))
+    message: str = ""
 
 
 def grade(path: Path) -> list[Grade]:
-    """Grade every exercise of the notebook's chapter. Raises NotANotebook."""
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except FileNotFoundError:
-        raise NotANotebook(f"{path}: there is no such file") from None
-    except Exception as error:
-        raise NotANotebook(f"{path}: not a notebook that can be read ({type(error).__name__}: {error})") from None
-    stem = notebook.metadata.get("probe_to_steer", {}).get("chapter", path.stem)
-    if stem not in chapters():
-        raise NotANotebook(f"{path}: it belongs to no chapter of the course. Name it like one ({', '.join(chapters())}) or start from the course's own file.")
-    exercises, defined = load_chapter(stem).values(), definitions(notebook)
-    attempted = [exercise for exercise in exercises if any(re.search(rf"^(def {exercise.name}\(|{exercise.name} =)", source, re.M) for _, source in defined)]
-    takes_model = any(isinstance(arg, torch.nn.Module) for exercise in attempted for arg in exercise.cases(PUBLIC_SEED)[0].args)
-    with Child(defined, takes_model) as child:
-        return [grade_one(exercise, child) if exercise in attempted else Grade(exercise.name, "missing") for exercise in exercises]
+    """Grade every exercise of the notebook's chapter. Raises NotANotebook, NoSandbox."""
+    notebook, names = read_notebook(Path(path)), exercise_names()
+    exercises = load_chapter(chapter_of(notebook, Path(path), names)).values()
+    words = {word for cell in notebook.code for word in re.findall(r"\w+", cell.source)}
+    return [_grade_one(exercise, notebook, names) if exercise.name in words else Grade(exercise.name, "missing", message=why_missing(exercise.name, notebook))
+            for exercise in exercises]
 
 
-def grade_one(exercise: Exercise, child: Child) -> Grade:
-    """Judge one exercise on the public seed and on a fresh one: what passes only the first is a stored answer."""
-    def call(_: Callable, case: Case) -> Outcome:
-        return child.call(exercise.name, case)
-
-    for seed in (PUBLIC_SEED, secrets.randbits(31) + 1):
-        verdict = judge(exercise, exercise.reference, seed=seed, call=call)
-        if child.reached_reference:
-            child.reached_reference = False
-            return Grade(exercise.name, "copied", "calls-the-solution")
-        if not verdict.passed:
-            stored = seed != PUBLIC_SEED
-            return Grade(exercise.name, "copied", "stored-answer") if stored else Grade(exercise.name, verdict.status, verdict.mistake)
+def _grade_one(exercise: Exercise, notebook: Notebook, names: dict[str, str]) -> Grade:
+    """Judge one exercise on the public seed and on a fresh one."""
+    with Answer(exercise, notebook.code, names) as answer:
+        for seed in (PUBLIC_SEED, secrets.randbits(31) + 1):
+            verdict = judge(exercise, exercise.reference, seed=seed, call=lambda _, case: answer.call(case))
+            if answer.reached_reference:
+                return Grade(exercise.name, "copied", "calls-the-solution", "it opened a file of references")
+            if verdict.passed:
+                continue
+            if verdict.status == "missing":
+                return Grade(exercise.name, "missing", message=why_missing(exercise.name, notebook))
+            if seed != PUBLIC_SEED and _holds_stored_values(answer.source, exercise):
+                return Grade(exercise.name, "copied", "stored-answer", "it passes the public cases only, and their results stand in its source")
+            message = _in_words(verdict) if seed == PUBLIC_SEED else f"right on the public cases, wrong on fresh ones (seed {seed}): {_in_words(verdict)}"
+            return Grade(exercise.name, verdict.status, verdict.mistake, message)
     return Grade(exercise.name, "pass")
 
 
-class Child:
-    """The process that holds the learner's definitions; started on the first call, and again after it died."""
+def _in_words(verdict: Verdict) -> str:
+    """What happened, without the hints: for the teacher, in one short text."""
+    told = [text for label, text in verdict.lines if label in ("Call", "Came back", "It raised", "Problem", "Difference")]
+    return "\n".join(told)[:MOST_WORDS]
 
-    def __init__(self, defined: list[tuple[str, str]], needs_model: bool) -> None:
-        self.defined, self.needs_model = defined, needs_model
-        self.reached_reference = False
-        self._process: subprocess.Popen | None = None
-        self._folder: tempfile.TemporaryDirectory | None = None
 
-    def __enter__(self) -> Child:
-        self._folder = tempfile.TemporaryDirectory(prefix="grade-", ignore_cleanup_errors=True)
-        # A copy of utils alone: from here no relative path leads to the references or the registry.
-        shutil.copytree(ROOT / "utils", Path(self._folder.name, "utils"), ignore=shutil.ignore_patterns("__pycache__"))
-        # Empty folders where the course has its references: whoever looks into them wanted those.
-        for decoy in ("solutions", "tests/exercises"):
-            Path(self._folder.name, decoy).mkdir(parents=True)
+def _holds_stored_values(source: str, exercise: Exercise) -> bool:
+    """Whether three results of the public cases stand in the source, to four decimals or more: nobody types these by chance."""
+    stored = {literal for literal in re.findall(r"\d+\.\d{4,}", source)}
+    results = np.abs(np.array([number for case in exercise.cases(PUBLIC_SEED) for number in _numbers(run(exercise.reference, case).value)]))
+    found = {literal for literal in stored if len(results) and np.isclose(results, float(literal), rtol=0, atol=0.51 * 10.0 ** -min(len(literal.split(".")[1]), 7)).any()}
+    return len({round(float(literal), 4) for literal in found}) >= 3
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Every real number in a result that is not whole."""
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        flat = torch.as_tensor(value).detach().flatten()
+        yield from (number for number in (flat.double().tolist() if flat.is_floating_point() else ()) if number % 1)
+    elif isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(item)
+    elif isinstance(value, float) and value % 1:
+        yield value
+
+
+class Answer:
+    """A learner's answer to one exercise, in a process that is started on the first call and again after it died."""
+
+    def __init__(self, exercise: Exercise, cells: list[Cell], names: dict[str, str]) -> None:
+        self.name, self.cells, self.names = exercise.name, cells, names
+        self.with_model = any(isinstance(argument, torch.nn.Module) for case in exercise.cases(PUBLIC_SEED)[:1] for argument in case.args)
+        self.reached_reference, self.source = False, ""
+        self._child: Child | None = None
+        self._given_up: Outcome | None = None
+        self._until = time.monotonic() + SECONDS_PER_EXERCISE
+
+    def __enter__(self) -> Answer:
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._stop()
-        self._folder.cleanup()
 
-    def call(self, name: str, case: Case) -> Outcome:
-        """Run one case in the process."""
+    def call(self, case: Case) -> Outcome:
+        """Run one case there; whatever happens, an Outcome comes back."""
+        if self._given_up:
+            return self._given_up
+        if time.monotonic() > self._until:
+            return Outcome("timeout", error=f"its calls took more than {SECONDS_PER_EXERCISE:g} seconds together")
         try:
-            if self._process is None:
+            if self._child is None:
                 self._start()
-            answer = self._exchange({"function": name, "args": case.args, "kwargs": case.kwargs, "seconds": SECONDS_PER_CALL}, SECONDS_PER_CALL + 5)
+            return self._outcome(self._child.ask({"case": vars(case), "seconds": SECONDS_PER_CALL}, SECONDS_PER_CALL + 10))
         except TimeoutError:
             self._stop()
             return Outcome("timeout", error=f"no answer after {SECONDS_PER_CALL:g} seconds")
         except (EOFError, OSError, ValueError):
             self._stop()
-            return Outcome("raised", error=f"the process died: a crash, or more than {MEMORY_MB} MB of memory")
-        self.reached_reference |= bool(answer.pop("reached"))
-        return Outcome(**answer)
+            return Outcome("raised", error=_DIED)
 
     def _start(self) -> None:
-        home = self._folder.name
-        kept = {key: value for key, value in os.environ.items() if key in ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "LANG")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-B", "-m", "utils.course.grading_child"], cwd=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env={**kept, "HOME": home, "USERPROFILE": home, "TMPDIR": home, "MPLCONFIGDIR": home, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"})
-        self._exchange({"defined": [list(pair) for pair in self.defined], "forbidden": [str(ROOT / "solutions"), str(ROOT / "tests")],
-                        "needs_model": self.needs_model, "memory_mb": MEMORY_MB}, SECONDS_TO_START)
+        """Raises what `Child.ask` raises; then no later call tries again, since it would only take as long."""
+        self._child = server().child(self.with_model)
+        try:
+            made = self._child.ask({"name": self.name, "cells": [[cell.number, cell.source] for cell in self.cells], "exercises": self.names,
+                                    "with_model": self.with_model}, SECONDS_TO_DEFINE)
+            self.reached_reference |= bool(made["reached"])
+            self.source = "\n".join(cell.source for cell in self.cells if cell.number in made["cells"])
+        except TimeoutError:
+            self._given_up = Outcome("timeout", error=f"the cells that it depends on ran for more than {SECONDS_TO_DEFINE:g} seconds")
+            raise
+        except (EOFError, OSError, ValueError, KeyError, TypeError) as error:
+            self._given_up = Outcome("raised", error=f"in the cells that it depends on, {_DIED}")
+            raise EOFError from error
 
-    def _exchange(self, message: dict[str, Any], seconds: float) -> Any:
-        """Send and wait. Raises TimeoutError, EOFError if the process died, ValueError if it sent nonsense."""
-        result: list[Any] = []
-
-        def talk() -> None:
-            try:
-                send(self._process.stdin, encode(message))
-                result.append(decode(receive(self._process.stdout)))
-            except Exception as error:
-                result.append(error)
-
-        thread = threading.Thread(target=talk, daemon=True)
-        thread.start()
-        thread.join(seconds)
-        if not result:
-            raise TimeoutError
-        if isinstance(result[0], Exception):
-            raise result[0]
-        return result[0]
+    def _outcome(self, reply: Any) -> Outcome:
+        """What the child says, if it has the form of an outcome. Raises ValueError."""
+        if not isinstance(reply, dict) or reply.get("kind") not in _KINDS or not all(isinstance(reply.get(key), str) for key in ("error", "trace", "printed")):
+            raise ValueError("not an outcome")
+        self.reached_reference |= bool(reply.pop("reached", False))
+        outcome = Outcome(reply["kind"])
+        vars(outcome).update({key: value for key, value in reply.items() if key in vars(outcome)})
+        return outcome
 
     def _stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                pipe.close()
-            self._process = None
+        if self._child is not None:
+            self._child.close()
+        self._child = None
 
 
-def grade_all(paths: list[Path], json_path: Path | None) -> int:
-    """Grade notebooks, print a line per exercise, write the JSON if asked. Returns how many could not be read."""
-    results, unreadable = [], 0
-    for path in paths:
-        try:
-            grades = grade(path)
-        except NotANotebook as error:
-            print(f"[fix] {error}")
-            unreadable += 1
-            continue
-        passed = sum(made.status == "pass" for made in grades)
-        print(f"{path}: {passed} of {len(grades)} passed")
-        for made in grades:
-            print(f"  {made.status:<8} {made.exercise}" + (f"  ({made.mistake})" if made.mistake else ""))
-        results.append({"notebook": str(path), "exercises": [made.__dict__ for made in grades]})
+# --- a class ------------------------------------------------------------------------------------------------
+
+
+def grade_all(paths: list[Path], json_path: Path | None = None) -> int:
+    """Grade notebooks in parallel, print a line per exercise, write the JSON if asked. Returns how many could not be graded.
+
+    Every file has its row, in the order given, and the JSON is written whatever happens. Raises OSError if it cannot be.
+    """
+    rows: list[dict[str, Any]] = []
     if json_path:
-        atomic_write(json_path, json.dumps(results, indent=1))
-    return unreadable
+        atomic_write(json_path, "[]")  # a folder that cannot be written shows at once, not after an hour
+    _say(how_it_is_guarded())
+    try:
+        for row in _rows(paths):
+            rows.append(row)
+            _say(_as_text(row))
+    finally:
+        if json_path:
+            atomic_write(json_path, json.dumps(rows, indent=1))
+    return sum(row["problem"] is not None for row in rows)
+
+
+def _rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
+    workers = min(os.cpu_count() or 1, len(paths))
+    if workers < 2:
+        yield from map(_row, paths)
+        return
+    pool = _pool(workers)
+    try:
+        waiting = [pool.submit(_row, path) for path in paths]
+        for path, future in zip(paths, waiting):
+            yield _row_or_crash(path, future)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+
+
+def _row_or_crash(path: Path, future: Future) -> dict[str, Any]:
+    """A process that dies takes all that wait with it: each of them is then graded in a pool of its own."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        with _pool(1) as alone:
+            try:
+                return alone.submit(_row, path).result()
+            except BrokenProcessPool:
+                return _refused(path, "the process that judged it died, for want of memory maybe")
+
+
+def _row(path: Path) -> dict[str, Any]:
+    """One notebook's entry in the JSON: `problem` says why nothing in it could be graded."""
+    try:
+        return {"notebook": str(path), "problem": None, "exercises": [asdict(made) for made in grade(path)]}
+    except (NotANotebook, NoSandbox) as error:
+        return _refused(path, str(error))
+    except Exception as error:  # a notebook that the grader itself stumbles over costs that notebook alone
+        return _refused(path, f"the grader failed on it ({type(error).__name__}: {str(error)[:MOST_WORDS]})")
+
+
+def _refused(path: Path, problem: str) -> dict[str, Any]:
+    return {"notebook": str(path), "problem": problem, "exercises": []}
+
+
+def _as_text(row: dict[str, Any]) -> str:
+    name = printable(row["notebook"])
+    if row["problem"] is not None:
+        return f"[fix] {name}: {printable(row['problem'])}"
+    passed = sum(made["status"] == "pass" for made in row["exercises"])
+    lines = [f"{name}: {passed} of {len(row['exercises'])} passed"]
+    for made in row["exercises"]:
+        why = made["mistake"] or (made["message"].split("\n")[0][:100] if made["status"] in ("missing", "error") else "")
+        lines.append(f"  {made['status']:<8} {made['exercise']}" + (f"  ({printable(why)})" if why else ""))
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    """Print, in whatever the terminal can show."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
