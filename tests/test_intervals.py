@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from utils.intervals import bootstrap, share
+from utils.intervals import bootstrap, mean_over, share
 
 
 def test_bootstrap_draws_documents():
@@ -23,3 +23,11 @@ def test_a_share_has_an_exact_interval_of_some_width():
     for count, n in ((3, 2), (-1, 5), (0, 0)):
         with pytest.raises(ValueError, match="no share"):
             share(count, n)
+
+
+def test_a_mean_over_few_units_has_students_interval():
+    found = mean_over(torch.tensor([1.0, 2.0, 3.0]))
+    assert found.value == 2 and found.interval == pytest.approx((2 - 2.4841, 2 + 2.4841), abs=1e-3)  # 4.3027 * 1 / sqrt(3)
+    assert mean_over(torch.tensor([19.0, 20.0, 20.0]), low=0, high=20).high == 20
+    with pytest.raises(ValueError, match="at least 2"):
+        mean_over(torch.tensor([1.0]))

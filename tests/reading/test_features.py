@@ -10,11 +10,11 @@ import torch.nn.functional as F
 
 from utils.hooks import intervene, resid_post, run_with_cache
 from utils.models import tiny_model
-from utils.reading import features
+from utils.reading import collecting
 from utils.reading.collecting import collect_features, decoder_effect, firing
-from utils.reading.features import N_QUANTILES, PER_QUANTILE, FeatureError, FeatureStats, sae_digest
+from utils.reading.features import N_QUANTILES, PER_QUANTILE, FeatureError, FeatureStats
 from utils.reading.looking import excerpt, find_latents, latents_of
-from utils.sae.model import SAE, SAEConfig, SAEError, usual_tokens
+from utils.sae.model import SAE, SAEConfig, SAEError, sae_digest, usual_tokens
 
 N_CONTEXTS, POS, D_SAE, K = 50, 12, 37, 4
 
@@ -85,7 +85,7 @@ def test_quantile_examples_come_from_their_fifth_and_silent_ones_are_silent(stat
         there = where[..., 0] >= 0
         torch.testing.assert_close(values[where[..., 0], where[..., 1], latent][there], value[there])
         fired = values[..., latent][values[..., latent] > 0]
-        if there.all() and len(fired) <= features._SAMPLE:  # all firings were kept: the fifths are exact
+        if there.all() and len(fired) <= collecting._SAMPLE:  # all firings were kept: the fifths are exact
             edges = fired.sort().values[torch.arange(1, N_QUANTILES) * len(fired) // N_QUANTILES]
             assert (value[:-1].amax(1) <= edges).all() and (value[1:].amin(1) >= edges).all()
         silent = stats.silent_where[latent].long()
@@ -137,7 +137,7 @@ def test_decoder_effect_is_what_adding_a_direction_does_to_the_logits(model, sta
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_batches_and_chunks_change_nothing(model, sae, tokens, stats, batch_size, monkeypatch):
-    monkeypatch.setattr(features, "_CHUNK_TOKENS", 5 * POS)
+    monkeypatch.setattr(collecting, "_CHUNK_TOKENS", 5 * POS)
     again = collect_features(model, sae, tokens, cache=False, progress=False, batch_size=batch_size, corpus="made up")
     for name, value in vars(stats).items():
         if isinstance(value, torch.Tensor):
@@ -152,7 +152,7 @@ def test_another_seed_draws_other_examples(model, sae, tokens, stats):
 
 
 def test_histogram_bins_merge_without_losing_a_count():
-    histogram = features._Histogram(2, 4)
+    histogram = collecting._Histogram(2, 4)
     histogram.add(torch.tensor([0, 0, 1]), torch.tensor([0.9, 0.3, 5.0]))
     histogram.add(torch.tensor([0, 0]), torch.tensor([7.9, 1.2]))
     assert histogram.counts.tolist() == [[3, 0, 0, 1], [0, 0, 1, 0]]
@@ -161,9 +161,9 @@ def test_histogram_bins_merge_without_losing_a_count():
 
 def test_hashed_draws_are_even():
     place = torch.arange(20_000)
-    low = (features._hashed(torch.full_like(place, 17), place, 0) & 1023).double()
+    low = (collecting._hashed(torch.full_like(place, 17), place, 0) & 1023).double()
     assert abs(low.mean() / 1023 - 0.5) < 0.01
-    one, two = (features._hashed(torch.full_like(place, latent), place, 0).argsort()[:2000] for latent in (1, 2))
+    one, two = (collecting._hashed(torch.full_like(place, latent), place, 0).argsort()[:2000] for latent in (1, 2))
     assert torch.isin(one, two).sum() < 300  # 200 by chance
 
 
@@ -186,7 +186,7 @@ def test_the_cache_is_used_and_a_damaged_file_in_it_is_replaced(model, sae, toke
     monkeypatch.setenv("PROBE_TO_STEER_CACHE", str(tmp_path))
     first = collect_features(model, sae, tokens, progress=False)
     (file,) = (tmp_path / "features").iterdir()
-    monkeypatch.setattr(features, "_one_pass", lambda *args: pytest.fail("the cache was not used"))
+    monkeypatch.setattr(collecting, "_one_pass", lambda *args: pytest.fail("the cache was not used"))
     assert torch.equal(collect_features(model, sae, tokens, progress=False).top_where, first.top_where)
     monkeypatch.undo()
     monkeypatch.setenv("PROBE_TO_STEER_CACHE", str(tmp_path))

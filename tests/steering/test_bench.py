@@ -26,7 +26,6 @@ from utils.steering.reach import SteeringError
 from utils.steering.scoring import keyword_rate
 
 PROMPTS = ["The city of Paris is in", "A dog", "The keys near the cabinet", "two and three", "Lima is", "to", "The film was very", "Oslo and Rome"]
-MINUTE = 60_000
 
 
 def _direction(seed):
@@ -143,68 +142,15 @@ bench
 """
 
 
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-@pytest.fixture
-def lab_page(tmp_path):
-    """JupyterLab on a notebook of two cells, in a page of headless Chromium."""
-    chromium = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
-    if chromium is None and not os.environ.get("CI"):
-        pytest.skip("no Chromium on this machine")
-    sync_api = pytest.importorskip("playwright.sync_api") if not os.environ.get("CI") else __import__("playwright.sync_api", fromlist=["sync_playwright"])
-    cells = [new_code_cell(NOTEBOOK.format(root=str(ROOT), prompts=PROMPTS)), new_code_cell("print(len(bench.points), bench.strength.value)")]
-    # Without a kernel's name JupyterLab asks for one, and waits for ever.
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(new_notebook(cells=cells, metadata=kernel), tmp_path / "bench.ipynb")
-    port, log = _free_port(), tmp_path / "lab.log"
-    environment = {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces")}
-    arguments = ["--no-browser", f"--port={port}", "--LabApp.expose_app_in_browser=True", "--IdentityProvider.token=", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.root_dir={tmp_path}"]
-    with log.open("w") as out:
-        server = subprocess.Popen([sys.executable, "-m", "jupyter", "lab", *arguments], stdout=out, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 180
-        while "is running at" not in log.read_text():
-            assert server.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:]
-            time.sleep(0.5)
-        with sync_api.sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"])
-            page = browser.new_page(viewport={"width": 1280, "height": 1300})
-            page.set_default_timeout(3 * MINUTE)
-            page.goto(f"http://127.0.0.1:{port}/lab/tree/bench.ipynb?reset")
-            page.wait_for_function("window.jupyterapp && jupyterapp.shell.currentWidget?.content?.model?.cells?.length === 2")
-            page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.ready")
-            yield page
-            browser.close()
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
-
-
-def _shoot(page, name):
-    folder = os.environ.get("PROBE_TO_STEER_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(folder, name + ".png")))
-
-
-def _run_cell(page, index):
-    page.evaluate("index => { const notebook = jupyterapp.shell.currentWidget.content; notebook.activeCellIndex = index; notebook.mode = 'command'; notebook.activate(); }", index)
-    page.evaluate("() => jupyterapp.commands.execute('notebook:run-cell')")
-
-
-def test_the_bench_in_jupyterlab(lab_page):
-    page = lab_page
-    _run_cell(page, 0)
+def test_the_bench_in_jupyterlab(open_in_lab, shoot):
+    page = open_in_lab("bench.ipynb", NOTEBOOK.format(root=str(ROOT), prompts=PROMPTS), "print(len(bench.points), bench.strength.value)")
+    page.run(0)
     page.get_by_text("Press Write: each run leaves a point here.").wait_for()
     write = page.get_by_role("button", name="Write")
     write.click()
     page.wait_for_function("document.querySelectorAll('.pts-point').length === 2")
     assert page.locator(".pts-texts td").first.inner_text() == PROMPTS[0]
-    _shoot(page, "bench_light")
+    shoot(page, "bench_light")
 
     # A prompt that does not fit: the words are there, the points and the typed text stay.
     area = page.locator(".widget-textarea textarea")
@@ -213,7 +159,7 @@ def test_the_bench_in_jupyterlab(lab_page):
     write.click()
     page.get_by_text("the model's context holds 96").wait_for()
     assert page.locator(".pts-point").count() == 2 and area.input_value().startswith("A dog\ndog dog")
-    _shoot(page, "bench_problem")
+    shoot(page, "bench_problem")
 
     area.fill("\n".join(PROMPTS))
     area.blur()
@@ -223,6 +169,5 @@ def test_the_bench_in_jupyterlab(lab_page):
     page.wait_for_function("document.querySelectorAll('.pts-point').length === 3")
     page.evaluate("name => jupyterapp.commands.execute('apputils:change-theme', {theme: name})", "JupyterLab Dark")
     page.wait_for_timeout(1500)
-    _shoot(page, "bench_dark")
-    _run_cell(page, 1)
-    page.get_by_text("3 0.8").wait_for()
+    shoot(page, "bench_dark")
+    assert "3 0.8" in page.run(1)

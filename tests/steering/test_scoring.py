@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from utils.hooks import resid_post
-from utils.models import tiny_model
 from utils.steering.generating import token_log_probs
 from utils.steering.reach import SteeringError
 from utils.steering.scoring import (
@@ -18,15 +17,6 @@ from utils.steering.steering import steer
 
 HERE = resid_post(1)
 TEXTS = ["The city of Paris is in France .", "A dog is larger than two cities . The key is in the cabinet .", "The keys near the cabinet"]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model()
-
-
-def _direction(seed=0):
-    return torch.nn.functional.normalize(torch.randn(24, generator=torch.Generator().manual_seed(seed)), dim=0)
 
 
 def test_sentiment_knows_good_from_bad_and_hears_negation():
@@ -125,21 +115,21 @@ def test_perplexity_is_of_all_tokens_together(model):
     assert score.interval[0] <= score.value <= score.interval[1]
 
 
-def test_perplexity_of_a_steered_model_is_refused(model):
+def test_perplexity_of_a_steered_model_is_refused(model, direction):
     with pytest.raises(SteeringError, match="after the `with` block"):
-        with steer(model, HERE, _direction(), 3.0):
+        with steer(model, HERE, direction(), 3.0):
             perplexity(model, TEXTS, TEXTS)
 
 
-def test_kl_on_neutral_grows_with_the_dose_and_is_zero_for_nothing(model):
-    costs = [kl_on_neutral(model, TEXTS, lambda: steer(model, HERE, _direction(), dose), batch_size=2).value for dose in (0.0, 1.0, 4.0)]
+def test_kl_on_neutral_grows_with_the_dose_and_is_zero_for_nothing(model, direction):
+    costs = [kl_on_neutral(model, TEXTS, lambda: steer(model, HERE, direction(), dose), batch_size=2).value for dose in (0.0, 1.0, 4.0)]
     assert costs[0] == pytest.approx(0, abs=1e-6) and 0 < costs[1] < costs[2]
     tokens = model.to_tokens(TEXTS[2])[:, :6]
     plain = model(tokens).log_softmax(-1)
-    with steer(model, HERE, _direction(), 4.0):
+    with steer(model, HERE, direction(), 4.0):
         edited = model(tokens).log_softmax(-1)
     by_hand = (plain.exp() * (plain - edited)).sum(-1)[0, 1:].mean()
-    assert kl_on_neutral(model, [TEXTS[2]] * 2, lambda: steer(model, HERE, _direction(), 4.0)).value == pytest.approx(float(by_hand), rel=1e-4)
+    assert kl_on_neutral(model, [TEXTS[2]] * 2, lambda: steer(model, HERE, direction(), 4.0)).value == pytest.approx(float(by_hand), rel=1e-4)
     with pytest.raises(SteeringError, match="edited already"):
-        with steer(model, HERE, _direction(), 3.0):
-            kl_on_neutral(model, TEXTS, lambda: steer(model, HERE, _direction(), 1.0))
+        with steer(model, HERE, direction(), 3.0):
+            kl_on_neutral(model, TEXTS, lambda: steer(model, HERE, direction(), 1.0))
