@@ -1,13 +1,15 @@
-"""A number with its 95% interval: exact for a share, the bootstrap over whole documents for the rest."""
+"""A number with its 95% interval: exact for a share, Student's for a mean over few units, the bootstrap over whole documents."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from scipy.stats import binomtest
+from scipy.stats import t as student
 from torch import Tensor
 
 
@@ -56,3 +58,18 @@ def share(count: int, n: int) -> Estimate:
         raise ValueError(f"{count} of {n} is no share.")
     found = binomtest(count, n).proportion_ci()
     return Estimate(count / n, float(found.low), float(found.high))
+
+
+def mean_over(units: Float[Tensor, " n"], low: float = -math.inf, high: float = math.inf) -> Estimate:
+    """A mean over independent units (worlds, seeds, speeches) with Student's interval, which is honest for few of them.
+
+    Args:
+        low, high: what the quantity cannot leave; the interval is cut there.
+
+    Raises: ValueError with fewer than 2 units.
+    """
+    if len(units) < 2:
+        raise ValueError("an interval over units needs at least 2 of them.")
+    units = units.double()
+    mean, half = float(units.mean()), float(student.ppf(0.975, len(units) - 1) * units.std() / len(units) ** 0.5)
+    return Estimate(mean, max(mean - half, low), min(mean + half, high))
