@@ -8,7 +8,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from utils.probes import (
-    OneClassError, ProbeError, auroc, auroc_with_interval, group_orders, grouped_folds, grouped_interval, logistic, mass_mean,
+    OneClassError, ProbeError, auroc, auroc_with_interval, group_orders, grouped_estimate, grouped_folds, grouped_interval, logistic,
+    mass_mean,
 )
 
 
@@ -137,3 +138,11 @@ def test_group_orders_refuse_what_they_cannot_exchange():
         group_orders(torch.tensor([0, 0, 1]), 3)
     with pytest.raises(ProbeError, match="only 0 of 200"):
         group_orders(torch.tensor([0, 1]), 2, allowed=lambda order: False)
+
+
+def test_an_estimate_is_the_value_of_all_rows_inside_its_own_interval():
+    values, groups = torch.tensor([0.0, 1.0, 1.0, 3.0, 2.0, 2.0]), torch.tensor([0, 0, 1, 1, 2, 2])
+    found = grouped_estimate(lambda rows: values[rows].mean(), groups, n_boot=200)
+    assert found.value == 1.5 and found.interval == grouped_interval(lambda rows: values[rows].mean(), groups, 200)
+    never = grouped_estimate(lambda rows: float(rows.tolist() == list(range(6))), groups, n_boot=20, seed=1)
+    assert never.value == never.high == 1.0, "the interval holds a value that the resamples miss"

@@ -211,6 +211,18 @@ def group_orders(
     return torch.stack(orders)
 
 
+def grouped_estimate(
+    statistic: Callable[[Int[Tensor, " n_drawn"]], float], groups: Int[Tensor, " n"], n_boot: int = 1000, seed: int = 0
+) -> Estimate:
+    """The statistic of all rows with its `grouped_interval`, which is widened to the value where it misses it.
+
+    Args and Raises: as `grouped_interval`.
+    """
+    value = float(statistic(torch.arange(len(groups))))
+    low, high = grouped_interval(statistic, groups, n_boot, seed)
+    return Estimate(value, min(low, value), max(high, value))
+
+
 def grouped_folds(
     groups: Int[Tensor, " n"], n_folds: int = 5, seed: int = 0
 ) -> list[tuple[Int[Tensor, " n_train"], Int[Tensor, " n_test"]]]:
