@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from scipy.stats import binomtest
-from scipy.stats import t as student
 from torch import Tensor
 
 
@@ -56,6 +54,8 @@ def share(count: int, n: int) -> Estimate:
     """
     if not 0 <= count <= n or n < 1:
         raise ValueError(f"{count} of {n} is no share.")
+    from scipy.stats import binomtest  # a second to load, which a chapter's first figure need not wait for
+
     found = binomtest(count, n).proportion_ci()
     return Estimate(count / n, float(found.low), float(found.high))
 
@@ -70,6 +70,8 @@ def mean_over(units: Float[Tensor, " n"], low: float = -math.inf, high: float = 
     """
     if len(units) < 2:
         raise ValueError("an interval over units needs at least 2 of them.")
+    from scipy.stats import t as student
+
     units = units.double()
     mean, half = float(units.mean()), float(student.ppf(0.975, len(units) - 1) * units.std() / len(units) ** 0.5)
     return Estimate(mean, max(mean - half, low), min(mean + half, high))
