@@ -1,7 +1,7 @@
 """One answer, judged. `utils.course.checking.check` runs this file with the learner's function; CI with the references."""
 
 from utils.course.exercises import exercise_names, find_exercise
-from utils.course.judging import PUBLIC_SEED, judge
+from utils.course.judging import CHECK_SEEDS, judge
 
 
 def pytest_generate_tests(metafunc):
@@ -12,6 +12,6 @@ def pytest_generate_tests(metafunc):
 
 
 def test_answer(exercise, answer, request):
-    verdict = judge(exercise, answer, seed=PUBLIC_SEED)
+    verdict = judge(exercise, answer, seed=CHECK_SEEDS)
     request.node.user_properties.append(("verdict", verdict))
     assert verdict.passed, verdict.headline

@@ -11,10 +11,18 @@ import torch
 _TOLERANCE = {torch.float64: (1e-6, 1e-9), torch.float32: (1e-4, 1e-5), torch.bfloat16: (2e-2, 1e-2), torch.float16: (1e-2, 1e-3)}
 
 
-def difference(actual: Any, expected: Any, *, exact: bool = False, at: str = "the result") -> str | None:
-    """What is wrong with `actual`, in words, or None. Type, then length or shape, dtype, device, NaN, values."""
+def _tolerance(dtype: torch.dtype) -> tuple[float, float]:
+    """(rtol, atol); a dtype that the course does not use is as coarse as the coarsest that it does."""
+    return _TOLERANCE.get(dtype, _TOLERANCE[torch.bfloat16])
+
+
+def difference(actual: Any, expected: Any, *, exact: bool = False, relative: bool = False, at: str = "the result") -> str | None:
+    """What is wrong with `actual`, in words, or None. Type, then length or shape, device, NaN, values, dtype.
+
+    `exact` allows no rounding. `relative` allows rounding relative to the largest value only, however small that is.
+    """
     if isinstance(expected, (torch.Tensor, np.ndarray)):
-        return _array_difference(actual, expected, exact, at)
+        return _array_difference(actual, expected, exact, relative, at)
     if isinstance(expected, dict):
         if not isinstance(actual, dict):
             return f"{at} is {describe_type(actual)}, not a dict"
@@ -29,25 +37,38 @@ def difference(actual: Any, expected: Any, *, exact: bool = False, at: str = "th
             return f"{at} has {len(actual)} items, expected {len(expected)}"
         pairs = ((f"{at}[{i}]", a, e) for i, (a, e) in enumerate(zip(actual, expected)))
     else:
-        return _scalar_difference(actual, expected, exact, at)
-    return next(filter(None, (difference(a, e, exact=exact, at=where) for where, a, e in pairs)), None)
+        return _scalar_difference(actual, expected, exact, relative, at)
+    return next(filter(None, (difference(a, e, exact=exact, relative=relative, at=where) for where, a, e in pairs)), None)
 
 
-def _array_difference(actual: Any, expected: torch.Tensor | np.ndarray, exact: bool, at: str) -> str | None:
+def _array_difference(actual: Any, expected: torch.Tensor | np.ndarray, exact: bool, relative: bool, at: str) -> str | None:
     wanted = torch.Tensor if isinstance(expected, torch.Tensor) else np.ndarray
     if not isinstance(actual, wanted):
         return f"{at} is {describe_type(actual)}, not a {'tensor' if wanted is torch.Tensor else 'NumPy array'}"
     if wanted is np.ndarray:
+        if actual.dtype.kind not in "biufc":
+            return f"{at} is {describe_type(actual)}, expected {describe_type(expected)}"
         actual, expected = torch.from_numpy(np.ascontiguousarray(actual)), torch.from_numpy(np.ascontiguousarray(expected))
+    if actual.is_nested or actual.layout != torch.strided:
+        return f"{at} is a tensor of another layout ({'nested' if actual.is_nested else _short(actual.layout)}), expected a plain one"
     actual, expected = actual.detach(), expected.detach()
     if actual.device != expected.device:
         return f"{at} is on {actual.device}, but the input is on {expected.device}: make new tensors with `device=x.device`"
     if actual.shape != expected.shape:
         return f"{at} has shape {list(actual.shape)}, expected {list(expected.shape)}"
-    whole = not (actual.is_floating_point() or actual.is_complex() or actual.dtype == torch.bool)
-    if actual.dtype != expected.dtype and not (whole and not expected.is_floating_point() and expected.dtype != torch.bool):
-        return f"{at} has dtype {_short(actual.dtype)}, expected {_short(expected.dtype)}"
-    if not actual.is_floating_point():
+    whole = [not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool) for x in (actual, expected)]
+    dtype = None if actual.dtype == expected.dtype or all(whole) else f"{at} has dtype {_short(actual.dtype)}, expected {_short(expected.dtype)}"
+    if dtype and (actual.dtype == torch.bool or expected.dtype == torch.bool or actual.is_complex() or expected.is_complex()):
+        return dtype
+    return _value_difference(actual, expected, exact, relative, at) or dtype
+
+
+def _value_difference(actual: torch.Tensor, expected: torch.Tensor, exact: bool, relative: bool, at: str) -> str | None:
+    """Values are looked at before a wrong dtype is: zeros of another dtype are wrong because they are zeros."""
+    coarse = max((x.dtype for x in (actual, expected) if x.is_floating_point()), key=lambda d: _tolerance(d)[0], default=None)
+    common = torch.promote_types(actual.dtype, expected.dtype)
+    actual, expected = actual.to(common), expected.to(common)
+    if coarse is None:
         wrong = actual != expected
     elif exact:
         wrong = ~((actual == expected) | (actual.isnan() & expected.isnan()))
@@ -56,11 +77,14 @@ def _array_difference(actual: Any, expected: torch.Tensor | np.ndarray, exact: b
         if strange.any():
             name = "NaN" if actual[strange].isnan().any() else "infinite"
             return f"{at} has {int(strange.sum())} {name} of {actual.numel()} values"
-        rtol, atol = _TOLERANCE[actual.dtype]
+        rtol, atol = _tolerance(coarse)
         # Rounding is relative to the largest values that went in, not to a small difference of theirs.
-        finite = expected[expected.isfinite()]
-        if actual.dtype == torch.float64 and finite.numel():
-            atol = max(atol, rtol * float(finite.abs().max()))
+        finite = expected[expected.isfinite()].abs()
+        largest = float(finite.max()) if finite.numel() else 0.0
+        if relative and largest > 0:
+            atol = rtol * largest
+        elif coarse == torch.float64:
+            atol = max(atol, rtol * largest)
         wrong = ~torch.isclose(actual, expected, rtol=rtol, atol=atol, equal_nan=True)
     if wrong.any():
         first = tuple(int(i) for i in wrong.nonzero()[0])
@@ -70,19 +94,16 @@ def _array_difference(actual: Any, expected: torch.Tensor | np.ndarray, exact: b
     return None
 
 
-def _scalar_difference(actual: Any, expected: Any, exact: bool, at: str) -> str | None:
-    if isinstance(expected, bool):
-        right = isinstance(actual, (bool, np.bool_)) and bool(actual) == expected
-        fits = isinstance(actual, (bool, np.bool_))
-    elif isinstance(expected, numbers.Real):
-        fits = isinstance(actual, numbers.Integral if isinstance(expected, numbers.Integral) else numbers.Real)
-        fits = fits and not isinstance(actual, bool)
-        right = fits and (actual == expected or actual != actual and expected != expected if exact or isinstance(expected, numbers.Integral)
-                          else bool(np.isclose(float(actual), float(expected), rtol=1e-5, atol=1e-7, equal_nan=True)))
+def _scalar_difference(actual: Any, expected: Any, exact: bool, relative: bool, at: str) -> str | None:
+    kind = next((kind for kind in (bool, int, float) if isinstance(expected, kind)), type(expected))
+    if not isinstance(actual, kind) or isinstance(actual, bool) != (kind is bool):
+        advice = ". Take it out of its array with .item()" if isinstance(actual, (np.generic, torch.Tensor)) else ""
+        return f"{at} is {describe_type(actual)}, not {describe_type(expected)}{advice}"
+    if kind is float and not exact:
+        atol = 0.0 if relative and expected else 1e-7
+        right = bool(np.isclose(actual, expected, rtol=1e-5, atol=atol, equal_nan=True))
     else:
-        fits, right = isinstance(actual, type(expected)), type(actual) is type(expected) and actual == expected
-    if not fits:
-        return f"{at} is {describe_type(actual)}, not {describe_type(expected)}"
+        right = bool(actual == expected or (actual != actual and expected != expected))
     return None if right else f"{at} is {_number(actual)}, expected {_number(expected)}"
 
 
@@ -93,6 +114,8 @@ def _short(dtype: torch.dtype) -> str:
 def _number(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         value = value.item()
+    if isinstance(value, numbers.Integral) and abs(value) > 10**20:
+        return "an integer of more than 20 digits"
     return f"{value:.6g}" if isinstance(value, numbers.Real) and not isinstance(value, bool) else repr(value)
 
 
@@ -118,14 +141,34 @@ def _article(noun: str) -> str:
 def describe(value: Any) -> str:
     """What a value is, with its contents where they are small."""
     if isinstance(value, (torch.Tensor, np.ndarray)):
+        if not _can_be_listed(value):
+            return describe_type(value)
         flat = torch.as_tensor(value).detach()
-        if flat.numel() <= 12:
-            numbers_ = torch.round(flat.double(), decimals=4).tolist() if flat.is_floating_point() else flat.tolist()
-            return f"{describe_type(value)} {numbers_}"
-        return describe_type(value)
+        return f"{describe_type(value)} {_listed(flat)}"
     if isinstance(value, (tuple, list)) and len(value) <= 6:
         inner = ", ".join(describe(item) for item in value)
         return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
+    if isinstance(value, dict) and len(value) <= 6:
+        return "{" + ", ".join(f"{key!r}: {describe_type(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (str, numbers.Real)):
         return repr(value) if isinstance(value, (str, bool)) else _number(value)
     return describe_type(value)
+
+
+def _can_be_listed(value: torch.Tensor | np.ndarray) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.size <= 12 and value.dtype.kind in "biufc"
+    return not value.is_nested and value.layout == torch.strided and value.numel() <= 12
+
+
+def _listed(flat: torch.Tensor) -> str:
+    """The numbers, with as many digits as it takes to tell different ones apart."""
+    if not flat.is_floating_point():
+        return str(flat.tolist())
+    numbers_ = flat.double().flatten().tolist()
+    digits = next((n for n in (4, 6, 9, 12) if len({f"{x:.{n}g}" for x in numbers_}) == len(set(numbers_))), 17)
+
+    def nested(x: Any) -> str:
+        return f"[{', '.join(nested(item) for item in x)}]" if isinstance(x, list) else f"{x:.{digits}g}"
+
+    return nested(flat.double().tolist())

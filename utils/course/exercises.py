@@ -30,10 +30,23 @@ class UnknownExercise(LookupError):
 
 
 class Case:
-    """One call that an answer has to get right: a label for people, and the arguments."""
+    """One call that an answer has to get right: a label for people, and the arguments.
+
+    Attributes:
+        kind: which kind of `utils.course.battery` it belongs to; "" for an ordinary case.
+        trained: the arguments with respect to which the gradient is compared as well.
+        relative: results are compared relative to their own size, however small it is.
+        new: nothing that comes back may share memory with an argument, or with another part of the result.
+    """
 
     def __init__(self, label: str, *args: Any, **kwargs: Any) -> None:
         self.label, self.args, self.kwargs = label, args, kwargs
+        self.kind, self.trained, self.relative, self.new = "", (), False, False
+
+    def of(self, kind: str) -> Case:
+        """The same case, as one of this kind."""
+        self.kind = kind
+        return self
 
 
 @dataclass(frozen=True)
@@ -59,14 +72,20 @@ class Exercise:
     verified, next: what a pass has shown, and what to look at now.
     equal: `equal(actual, expected) -> bool` where the specification leaves a freedom (a sign, an order).
     reveal: show what was expected; False where that would be the answer itself.
+    trained: the arguments with respect to which the gradient counts, where the value is trained through.
+    scaled: the arguments that the battery scales, all of them by the same factor; all floating point ones if not given.
+    new: the specification promises new tensors: nothing is shared with an argument.
+    without: kinds of the battery that do not apply, each with the reason.
     """
 
     def __init__(self, name: str, *, difficulty: int, importance: int, minutes: int, learn: str,
                  cases: Callable[[torch.Generator], Iterable[Case]], hints: tuple[str, str, str],
-                 verified: str, next: str, equal: Callable[[Any, Any], bool] | None = None, reveal: bool = True) -> None:
+                 verified: str, next: str, equal: Callable[[Any, Any], bool] | None = None, reveal: bool = True,
+                 trained: tuple[str, ...] = (), scaled: tuple[str, ...] = (), new: bool = False, without: dict[str, str] | None = None) -> None:
         self.name, self.difficulty, self.importance, self.minutes = name, difficulty, importance, minutes
         self.learn, self.hints, self.verified, self.next, self.equal = learn, hints, verified, next, equal
         self._cases, self.reveal = cases, reveal
+        self.trained, self.scaled, self.new, self.without = trained, scaled, new, without or {}
         self.mistakes: dict[str, Mistake] = {}
         self.variants: list[Callable] = []
         self.chapter = ""
@@ -89,8 +108,14 @@ class Exercise:
         return function
 
     def cases(self, seed: int) -> list[Case]:
-        """The cases of this seed, the same on every call."""
-        return list(self._cases(torch.Generator().manual_seed(seed)))
+        """The cases of this seed, the same on every call: the author's, then those that the battery makes of them."""
+        from utils.course.battery import battery
+
+        written = list(self._cases(torch.Generator().manual_seed(seed)))
+        every = [*written, *battery(self, written)]
+        for case in every:
+            case.new = case.new or self.new
+        return every
 
 
 def _no_reference(*_: Any, **__: Any) -> None:

@@ -36,7 +36,7 @@ SECONDS_TO_DEFINE = 100.0
 SECONDS_PER_EXERCISE = 120.0
 MEMORY_MB = 2048
 MOST_WORDS = 600
-_KINDS = {"value", "raised", "exited", "timeout", "mutated", "hooks-left"}
+_KINDS = {"value", "raised", "exited", "timeout", "mutated", "hooks-left", "changed", "shared"}
 _DIED = f"the process died: a crash, or more than {MEMORY_MB} MB of memory"
 
 

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from utils.course.battery import MADE
 from utils.course.comparing import describe, describe_type, difference
 from utils.course.exercises import Case, Exercise, Mistake
 from utils.course.running import Outcome, parameter_names, run
 
 PUBLIC_SEED = 0
+CHECK_SEEDS = (PUBLIC_SEED, 1, 2)
+"""What the check cell tries: an answer that is right by luck on one draw is not on three."""
 
 
 @dataclass
@@ -53,12 +56,12 @@ def same_outcome(exercise: Exercise, one: Outcome, other: Outcome) -> bool:
         return re.sub(r"\d+", "", one.error) == re.sub(r"\d+", "", other.error)
     if one.kind in ("exited", "timeout"):
         return True
-    return agrees(exercise, one.value, other.value)
+    return agrees(exercise, one.value, other.value) and _gradient_difference(one, other) is None
 
 
-def agrees(exercise: Exercise, actual: Any, expected: Any) -> bool:
+def agrees(exercise: Exercise, actual: Any, expected: Any, *, relative: bool = False) -> bool:
     """Is `actual` the expected value, within what the specification allows?"""
-    if difference(actual, expected) is None:
+    if difference(actual, expected, relative=relative) is None:
         return True
     if exercise.equal is None:
         return False
@@ -68,27 +71,53 @@ def agrees(exercise: Exercise, actual: Any, expected: Any) -> bool:
         return False
 
 
-def judge(exercise: Exercise, answer: Callable, *, seed: int = PUBLIC_SEED,
+def judge(exercise: Exercise, answer: Callable, *, seed: int | tuple[int, ...] = PUBLIC_SEED,
           call: Callable[[Callable, Case], Outcome] = run) -> Verdict:
-    """Run `answer` on this seed's cases and say what is right or wrong with it.
+    """Run `answer` on the cases of this seed, or of each of these, and say what is right or wrong with it.
 
     `call` runs one case; grading passes a function that does so in another process.
     """
-    cases = exercise.cases(seed)
     trials = []
-    for case in cases:
-        expected = run(exercise.reference, case)
-        outcome = call(answer, case)
-        if expected.kind == "raised":  # the specification asks for an error: its type counts, its words do not
-            right = outcome.kind == "raised" and _error_type(outcome) == _error_type(expected)
-        else:
-            right = outcome.kind == "value" and agrees(exercise, outcome.value, expected.value)
-        trials.append(Trial(case, outcome, expected, right))
-        if outcome.kind in ("timeout", "exited") or outcome.error.startswith("NotImplementedError"):
-            break  # the other cases would only take as long again
-    if all(trial.right for trial in trials):
-        return _passed(exercise, trials)
-    return _failed(exercise, trials, answer)
+    for one in (seed,) if isinstance(seed, int) else seed:
+        for case in exercise.cases(one):
+            trial = _try(exercise, answer, case, call)
+            if trial is None:
+                continue
+            trials.append(trial)
+            if trial.outcome.kind in ("timeout", "exited") or trial.outcome.error.startswith("NotImplementedError"):
+                break  # the other cases would only take as long again
+        if not all(trial.right for trial in trials):
+            return _failed(exercise, trials, answer)
+    return _passed(exercise, trials)
+
+
+def _try(exercise: Exercise, answer: Callable, case: Case, call: Callable[[Callable, Case], Outcome]) -> Trial | None:
+    """One case beside the reference; None where the battery's case is none, since the reference cannot answer it."""
+    expected = run(exercise.reference, case)
+    if expected.kind != "value" and case.kind in MADE:
+        return None
+    outcome = call(answer, case)
+    if expected.kind == "raised":  # the specification asks for an error: its type counts, its words do not
+        right = outcome.kind == "raised" and _error_type(outcome) == _error_type(expected)
+    else:
+        right = outcome.kind == "value" and agrees(exercise, outcome.value, expected.value, relative=case.relative)
+        right = right and _gradient_difference(outcome, expected) is None
+    return Trial(case, outcome, expected, right)
+
+
+def _gradient_difference(outcome: Outcome, expected: Outcome) -> str | None:
+    """Where the gradient of the result is another one, in words. Where the reference's is not a number, anything goes."""
+    for name, gradient in expected.gradients.items():
+        if not gradient.isfinite().all():
+            continue
+        found = outcome.gradients.get(name)
+        if found is None:
+            return f"{name} has no gradient"
+        if not found.any() and gradient.any():
+            return f"no gradient reaches {name}: what is trained through your function would not learn. Look for .detach(), .item(), .data or no_grad"
+        if (problem := difference(found, gradient, at=f"the gradient with respect to {name}")) is not None:
+            return problem
+    return None
 
 
 def _passed(exercise: Exercise, trials: list[Trial]) -> Verdict:
@@ -107,21 +136,25 @@ def _failed(exercise: Exercise, trials: list[Trial], answer: Callable) -> Verdic
         return Verdict(exercise.name, "missing", None, f"{exercise.name} is not written yet.",
                        [("Next", "Replace the line `raise NotImplementedError` with your own and run the cell again. "
                                  f"`hint({exercise.name})` gives the idea.")])
-    mistake = name_mistake(exercise, trials)
+    mistake, certain = name_mistake(exercise, trials)
     status = {"raised": "error", "exited": "error", "timeout": "timeout"}.get(outcome.kind, "fail")
     lines = []
     if mistake is not None:
-        lines.append((mistake.slug, mistake.message if _telling(trials) else f"Perhaps: {mistake.message}"))
+        lines.append((mistake.slug, mistake.message if certain and _telling(trials) else f"Perhaps: {mistake.message}"))
     parameters = parameter_names(exercise.reference, case)
     arguments = [f"{name} = {describe(value)}" for name, value in (*zip(parameters, case.args), *case.kwargs.items())]
     lines.append(("Call", f"{exercise.name}({', '.join(arguments)})   ({case.label})"))
     told = _what_happened(outcome, first.expected, exercise, answer)
     lines += [line for line in told if exercise.reveal or line[0] not in ("Expected", "Difference")]
+    if right := [trial.case.label for trial in trials if trial.right]:
+        shown = "; ".join(right[:3]) + (f"; and {len(right) - 3} more" if len(right) > 3 else "")
+        lines.append(("Right on", f"{len(right)} of {len(trials)} cases: {shown}"))
     lines.append(("Hint", exercise.hints[0]))
     if outcome.printed:
         lines.append(("It printed", outcome.printed[-800:].rstrip()))
-    headline = f"Not yet: {exercise.name}" + (f", {mistake.slug}" if mistake else "")
-    return Verdict(exercise.name, status, mistake.slug if mistake else None, headline, lines)
+    named = mistake is not None and certain
+    headline = f"Not yet: {exercise.name}" + (f", {mistake.slug}" if named else "")
+    return Verdict(exercise.name, status, mistake.slug if named else None, headline, lines)
 
 
 def _error_type(outcome: Outcome) -> str:
@@ -140,6 +173,11 @@ def _what_happened(outcome: Outcome, reference: Outcome, exercise: Exercise, ans
         return [("Came back", describe(outcome.value)),
                 ("Problem", f"it changed its input in place: {outcome.error}. The caller's tensor is not yours to change; "
                             "work on a copy (`.clone()`) or use an operation that returns a new tensor."), wanted]
+    if outcome.kind == "changed":
+        return [("Problem", f"after the call something else had changed: {outcome.error}. A function returns its result and leaves the rest as it was."), wanted]
+    if outcome.kind == "shared":
+        return [("Came back", describe(outcome.value)),
+                ("Problem", f"what comes back has to be new, and {outcome.error}: whoever changes the one changes the other. `.clone()` makes a copy.")]
     if outcome.kind == "hooks-left":
         return [("Problem", f"{outcome.error}. Every later run of the model would go through them. Use a call that removes its own hooks."), wanted]
     if outcome.kind == "raised":
@@ -149,7 +187,7 @@ def _what_happened(outcome: Outcome, reference: Outcome, exercise: Exercise, ans
     if outcome.value is None and expected is not None:
         return [("Came back", "None. Does every path through your function end in `return`?"), wanted]
     return [("Came back", describe(outcome.value)), wanted,
-            ("Difference", difference(outcome.value, expected) or "the values differ")]
+            ("Difference", difference(outcome.value, expected) or _gradient_difference(outcome, reference) or "the values differ")]
 
 
 def _advice(error: str, exercise: Exercise, answer: Callable) -> list[tuple[str, str]]:
@@ -169,24 +207,23 @@ def _plain_signature(function: Callable) -> str:
     return f"({', '.join(inspect.signature(function).parameters)})"
 
 
-def name_mistake(exercise: Exercise, trials: list[Trial]) -> Mistake | None:
-    """The registered mistake that did what the answer did wherever the answer is wrong.
+def name_mistake(exercise: Exercise, trials: list[Trial]) -> tuple[Mistake | None, bool]:
+    """The registered mistake that did what the answer did wherever the answer is wrong, and whether that is certain.
 
-    Of several, the one that agrees with the answer on the most cases: an answer may treat one edge case
-    better than the mistake and still be that mistake.
+    Of several, the one that agrees with the answer on the most cases: an answer may treat one edge case better than the
+    mistake and still be that mistake. If none explains every wrong case (there may be two mistakes at once), the one that
+    explains the first and the most of them is offered, as a guess.
     """
-    best, most = None, 0
+    wrong = [i for i, trial in enumerate(trials) if not trial.right]
+    best, most, guessed, explained = None, 0, None, 0
     for mistake in exercise.mistakes.values():
-        agreement = 0
-        for trial in trials:
-            same = same_outcome(exercise, trial.outcome, run(mistake.function, trial.case))
-            agreement += same
-            if not same and not trial.right:
-                break
-        else:
-            if agreement > most:
-                best, most = mistake, agreement
-    return best
+        same = [same_outcome(exercise, trial.outcome, run(mistake.function, trial.case)) for trial in trials]
+        agreed = sum(same[i] for i in wrong)
+        if agreed == len(wrong) and sum(same) > most:
+            best, most = mistake, sum(same)
+        elif same[wrong[0]] and agreed > explained and 2 * agreed >= len(wrong):
+            guessed, explained = mistake, agreed
+    return (best, True) if best is not None else (guessed, False)
 
 
 def _telling(trials: list[Trial]) -> bool:

@@ -16,7 +16,7 @@ import sysconfig
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
@@ -31,13 +31,16 @@ SECONDS_PER_ANSWER = 3.0
 
 @dataclass
 class Outcome:
-    """What one call did: `kind` is value, raised, exited, timeout, mutated or hooks-left."""
+    """What one call did. `kind` is value, raised, exited, timeout, mutated, hooks-left, changed (something that is not
+    the answer's to change) or shared (a result that is not new). `gradients`: by argument, where the case asks for them.
+    """
 
     kind: str
     value: Any = None
     error: str = ""
     trace: str = ""
     printed: str = ""
+    gradients: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class OutOfTime(BaseException):
@@ -123,8 +126,10 @@ def run(function: Callable, case: Case, seconds: float = SECONDS_PER_ANSWER) -> 
     """Call `function` on copies of the case's arguments; whatever it does, return an Outcome."""
     args, kwargs = _copied(case.args), _copied(case.kwargs)
     every = [*args, *kwargs.values()]
+    names = [*parameter_names(function, case), *kwargs]
+    leaves = _ask_for_gradients(dict(zip(names, every)), case.trained)
     printed = io.StringIO()
-    hooks_before, gradients = [key for _, key in _hooks_on(every)], torch.is_grad_enabled()
+    before = _World(every)
     try:
         with contextlib.redirect_stdout(printed), _no_way_out(function), deadline(seconds):
             value = function(*args, **kwargs)
@@ -138,18 +143,111 @@ def run(function: Callable, case: Case, seconds: float = SECONDS_PER_ANSWER) -> 
         return Outcome("raised", error=f"{type(error).__name__}: {error}", trace=learner_trace(error, function),
                        printed=printed.getvalue())
     finally:
-        torch.set_grad_enabled(gradients)
-        left = [(hooks, key) for hooks, key in _hooks_on(every) if key not in hooks_before]
+        hooks, changes = before.restore()
+    if hooks:
+        return Outcome("hooks-left", value, error=f"{hooks} hook(s) left on the model", printed=printed.getvalue())
+    mutated = [name for name, mine, original in zip(names, every, [*case.args, *case.kwargs.values()])
+               if not isinstance(original, torch.nn.Module) and difference(mine, original, exact=True)]
+    if mutated:
+        return Outcome("mutated", value, error=", ".join(mutated), printed=printed.getvalue())
+    if changes:
+        return Outcome("changed", value, error=", ".join(changes), printed=printed.getvalue())
+    if case.new and (shared := _shared(value, dict(zip(names, every)))):
+        return Outcome("shared", value, error=shared, printed=printed.getvalue())
+    return Outcome("value", value, printed=printed.getvalue(), gradients=_gradients(value, leaves))
+
+
+class _World:
+    """What an answer may not change, as it was before the call."""
+
+    def __init__(self, args: list[Any]) -> None:
+        self.args = args
+        self.hooks = _hooks_on(args)
+        self.grad, self.dtype, self.random = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_rng_state()
+        self.asked = [x.requires_grad for x in tensors_of(args)]
+        self.modules = [module for model in args if isinstance(model, torch.nn.Module) for module in model.modules()]
+        self.training = [module.training for module in self.modules]
+        self.weights = self._weights()
+
+    def _weights(self) -> list[tuple[int, int, bool]]:
+        # A version counts every change in place, a pointer tells a replaced tensor: no weight has to be read.
+        return [(p._version, p.data_ptr(), p.requires_grad) for model in self.args if isinstance(model, torch.nn.Module) for p in model.parameters()]
+
+    def restore(self) -> tuple[int, list[str]]:
+        """Put back what can be put back. Returns how many hooks were left behind, and what else had changed, in words."""
+        changes = []
+        if torch.is_grad_enabled() != self.grad:
+            torch.set_grad_enabled(self.grad)
+            changes.append("whether torch records gradients (use `with torch.no_grad():`)")
+        if torch.get_default_dtype() != self.dtype:
+            torch.set_default_dtype(self.dtype)
+            changes.append("torch's default dtype")
+        if not torch.equal(torch.get_rng_state(), self.random):
+            torch.set_rng_state(self.random)
+            changes.append("torch's random state (nothing here is random, or a generator is passed in)")
+        if [x.requires_grad for x in tensors_of(self.args)] != self.asked:
+            changes.append("requires_grad of an argument")
+        if [module.training for module in self.modules] != self.training:
+            for module, training in zip(self.modules, self.training):
+                module.training = training
+            changes.append("the model's training flag")
+        if self._weights() != self.weights:
+            changes.append("the model's weights")
+        now = _hooks_on(self.args)
+        known = {(id(hooks), key) for hooks, key in self.hooks}
+        left = [(hooks, key) for hooks, key in now if (id(hooks), key) not in known]
         for hooks, key in left:
             hooks.pop(key, None)
-    if left:
-        return Outcome("hooks-left", value, error=f"{len(left)} hook(s) left on the model", printed=printed.getvalue())
-    names = [*parameter_names(function, case), *kwargs]
-    changed = [name for name, mine, original in zip(names, every, [*case.args, *case.kwargs.values()])
-               if not isinstance(original, torch.nn.Module) and difference(mine, original, exact=True)]
-    if changed:
-        return Outcome("mutated", value, error=", ".join(changed), printed=printed.getvalue())
-    return Outcome("value", value, printed=printed.getvalue())
+        if len(now) - len(left) < len(self.hooks):
+            changes.append("the hooks that were on the model before: they are gone")
+        return len(left), changes
+
+
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    """Every tensor in a nest of lists, tuples and dicts."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [tensor for item in items for tensor in tensors_of(item)]
+
+
+def _ask_for_gradients(arguments: dict[str, Any], trained: tuple[str, ...]) -> dict[str, torch.Tensor]:
+    """{name: tensor} of the floating point tensors in the arguments called `trained`, which now require a gradient."""
+    leaves = {}
+    for name in (name for name in trained if name in arguments):
+        value = arguments[name]
+        parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else [(None, value)]
+        leaves |= {name if key is None else f"{name}[{key!r}]": x for key, x in parts
+                   if isinstance(x, torch.Tensor) and x.is_floating_point()}
+    for x in leaves.values():
+        x.requires_grad_(True)
+    return leaves
+
+
+def _gradients(value: Any, leaves: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The gradient of a fixed weighting of all results with respect to each leaf; 0 where nothing depends on it."""
+    results = [x for x in tensors_of(value) if x.is_floating_point()]
+    weighted = [(x * torch.arange(1, x.numel() + 1, dtype=x.dtype).cos().view(x.shape)).sum() for x in results if x.requires_grad]
+    if not leaves:
+        return {}
+    if not weighted:
+        return {name: torch.zeros_like(x) for name, x in leaves.items()}
+    found = torch.autograd.grad(sum(weighted), list(leaves.values()), allow_unused=True)
+    return {name: torch.zeros_like(x) if g is None else g for (name, x), g in zip(leaves.items(), found)}
+
+
+def _shared(value: Any, arguments: dict[str, Any]) -> str:
+    """What a result shares its memory with, in words; "" if everything is new."""
+    places = {x.untyped_storage().data_ptr(): name for name, argument in arguments.items() for x in tensors_of(argument) if x.numel()}
+    seen = set()
+    for x in tensors_of(value):
+        place = x.untyped_storage().data_ptr()
+        if x.numel() and place in places:
+            return f"it shares its memory with {places[place]}"
+        if x.numel() and place in seen:
+            return "two of its tensors share their memory"
+        seen.add(place)
+    return ""
 
 
 def parameter_names(function: Callable, case: Case) -> list[str]:

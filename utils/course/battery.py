@@ -1,0 +1,180 @@
+"""What every answer is tried on besides its exercise's own cases, made from the specification and from those cases.
+
+Some of it makes further cases: the docstring's own example, a copy scaled by 1e-6 and by 1e6, arguments that are not
+contiguous, the gradient. Some of it asks that the author has written cases: every documented error, every argument with
+a default also at another value, a leading axis where the shape has a `*`, and what only the author can know (boundaries,
+extremes, negative values, NaN where content does not count). `coverage` tells which kinds an exercise has; an exercise
+names those that do not apply to it, with the reason, in `without`.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+import doctest
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from utils.course.exercises import Case, Exercise
+
+MADE = ("example", "scale", "strided", "gradient")
+"""Kinds whose cases are made here."""
+WRITTEN = ("errors", "arguments", "axis", "boundary", "extreme", "negative", "nan")
+"""Kinds whose cases the author writes: `Case(...).of("boundary")`, or recognised by themselves (the first three)."""
+KINDS = (*MADE, *WRITTEN)
+SCALES = (1e-6, 1e6)
+
+
+def battery(exercise: Exercise, base: list[Case]) -> list[Case]:
+    """The cases that are made from the docstring and from `base`, simplest first. Each kind in `without` is left out."""
+    makers = {"example": lambda: examples(exercise), "gradient": lambda: _trained(exercise, base),
+              "scale": lambda: _scaled(exercise, base), "strided": lambda: _strided(base)}
+    return [case for kind, make in makers.items() if kind not in exercise.without for case in make()]
+
+
+def coverage(exercise: Exercise, cases: list[Case], raised: set[str]) -> dict[str, bool]:
+    """Kind: is there a case of it? `raised` holds the names of the errors that the reference raised on `cases`."""
+    kinds = {case.kind for case in cases}
+    documented = documented_errors(exercise.reference)
+    found = {kind: kind in kinds for kind in KINDS}
+    found["errors"] = documented <= raised
+    found["arguments"] = not _never_varied(exercise.reference, cases)
+    found["axis"] = not _axis_missing(exercise.reference, cases)
+    return found
+
+
+def missing_kinds(exercise: Exercise, cases: list[Case], raised: set[str]) -> list[str]:
+    """The kinds that the exercise neither has nor excuses."""
+    return [kind for kind, there in coverage(exercise, cases, raised).items() if not there and kind not in exercise.without]
+
+
+# --- the docstring ------------------------------------------------------------------------------------------
+
+
+@cache
+def examples(exercise: Exercise) -> tuple[Case, ...]:
+    """The calls of the exercise that its docstring shows, with the arguments that they have there."""
+    found: list[Case] = []
+
+    def record(*args: Any, **kwargs: Any) -> Any:
+        found.append(Case("the example in the docstring", *copy.deepcopy(args), **copy.deepcopy(kwargs)).of("example"))
+        return exercise.reference(*args, **kwargs)
+
+    place = {**inspect.getmodule(exercise.reference).__dict__, exercise.name: record}
+    for example in doctest.DocTestParser().get_examples(exercise.reference.__doc__ or ""):
+        exec(compile(example.source, "<example>", "exec"), place)
+    return tuple(found)
+
+
+def documented_errors(function: Callable) -> set[str]:
+    """The names under "Raises" in a docstring."""
+    doc = inspect.getdoc(function) or ""
+    block = re.search(r"^Raises:\s*(.*?)(?=^\S|\Z)", doc, re.M | re.S)
+    return set(re.findall(r"\b(\w+(?:Error|Exception))\b\s*:", block[1])) if block else set()
+
+
+def _never_varied(function: Callable, cases: list[Case]) -> list[str]:
+    """Parameters with a default that no case gives another value."""
+    signature = inspect.signature(function)
+    optional = {name: p.default for name, p in signature.parameters.items() if p.default is not p.empty}
+    for case in cases:
+        given = signature.bind_partial(*case.args, **case.kwargs).arguments
+        optional = {name: default for name, default in optional.items() if name not in given or given[name] == default}
+    return list(optional)
+
+
+def _axis_missing(function: Callable, cases: list[Case]) -> list[str]:
+    """Tensor parameters whose annotation begins with a `*` axis, and that all cases give the same number of axes."""
+    starred = [name for name, hint in inspect.get_annotations(function).items() if name != "return" and re.search(r"[\"'] ?\*", str(hint))]
+    signature = inspect.signature(function)
+    missing = []
+    for name in starred:
+        given = [signature.bind_partial(*case.args, **case.kwargs).arguments.get(name) for case in cases]
+        if len({value.ndim for value in given if isinstance(value, Tensor)}) < 2:
+            missing.append(name)
+    return missing
+
+
+# --- cases made from cases -----------------------------------------------------------------------------------
+
+
+def _scaled(exercise: Exercise, base: list[Case]) -> Iterator[Case]:
+    """The first case in double precision, with its floating point arguments multiplied by 1e-6 and by 1e6."""
+    case = next((case for case in base if _floats(case, torch.float64)), None)
+    if case is None:
+        return
+    names = exercise.scaled or tuple(_named(exercise, case))
+    for factor in SCALES:
+        made = _changed(exercise, case, names, lambda x: x * factor if x.is_floating_point() else x)
+        made.label, made.relative = f"{case.label}, times {factor:g}", True
+        yield made.of("scale")
+
+
+def _strided(base: list[Case]) -> Iterator[Case]:
+    """The first case with a matrix in it, laid out in memory as a transposed or a sliced tensor would be."""
+    for case in base:
+        if any(x.ndim >= 2 and x.numel() > 1 for x in _tensors([*case.args, *case.kwargs.values()])):
+            made = Case(f"{case.label}, not contiguous in memory", *_map(case.args, _spread), **_map(case.kwargs, _spread))
+            yield made.of("strided")
+            return
+
+
+def _trained(exercise: Exercise, base: list[Case]) -> Iterator[Case]:
+    """The first two cases in floating point, with the gradient asked for."""
+    if not exercise.trained:
+        return
+    usable = [case for case in base if _floats(case) and case.kind not in ("boundary", "nan")]
+    for case in usable[:2]:
+        made = Case(f"{case.label}, and its gradient", *case.args, **case.kwargs)
+        made.trained = exercise.trained
+        yield made.of("gradient")
+
+
+def _named(exercise: Exercise, case: Case) -> dict[str, Any]:
+    return inspect.signature(exercise.reference).bind(*case.args, **case.kwargs).arguments
+
+
+def _changed(exercise: Exercise, case: Case, names: Iterable[str], change: Callable[[Tensor], Tensor]) -> Case:
+    """The case with `change` applied to every tensor of the arguments called `names`."""
+    bound = inspect.signature(exercise.reference).bind(*case.args, **case.kwargs)
+    for name in names:
+        if name in bound.arguments:
+            bound.arguments[name] = _map(bound.arguments[name], change)
+    return Case(case.label, *bound.args, **bound.kwargs)
+
+
+def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """`change` on every tensor in a nest of lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_map(item, change) for item in value)
+    if isinstance(value, dict):
+        return {key: _map(item, change) for key, item in value.items()}
+    return value
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    found: list[Tensor] = []
+    _map(value, lambda x: found.append(x) or x)
+    return found
+
+
+def _floats(case: Case, dtype: torch.dtype | None = None) -> bool:
+    return any(x.is_floating_point() and x.numel() and (dtype is None or x.dtype == dtype)
+               for x in _tensors([*case.args, *case.kwargs.values()]))
+
+
+def _spread(x: Tensor) -> Tensor:
+    """The same values with gaps between them in memory."""
+    if x.ndim < 2:
+        return x
+    wide = x.new_zeros((*x.shape[:-1], 2 * x.shape[-1]))
+    wide[..., ::2] = x
+    return wide[..., ::2]
