@@ -23,7 +23,7 @@ from utils.activations import collect_activations, tokenize
 from utils.hooks import resid_post, resid_pre
 from utils.intervals import Estimate
 from utils.plots import GREY, PALETTE, line_with_interval, reference_line
-from utils.probes import ProbeError, auroc, grouped_interval, logistic
+from utils.probes import ProbeError, auroc, grouped_estimate, logistic
 from utils.yours.tables import Labelled, TableError, read_table
 
 N_FOLDS = 5
@@ -127,8 +127,7 @@ def probe_table(model: TransformerBridge, table: Labelled, *, position: str | in
             continue
 
     def estimate(statistic):
-        rows = torch.arange(len(labels))
-        return Estimate(statistic(rows), *grouped_interval(statistic, groups, n_boot=n_boot, seed=seed))
+        return grouped_estimate(statistic, groups, n_boot=n_boot, seed=seed)
 
     return ProbeReport(
         [estimate(lambda rows: auroc(level[rows], labels[rows])) for level in by_level], chosen,
