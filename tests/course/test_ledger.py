@@ -3,7 +3,7 @@
 import pytest
 
 from utils.course import ledger as module
-from utils.course.ledger import CLAIM_MIME, claim, ledger, show_number
+from utils.course.ledger import CLAIM_MIME, claim, ledger, show_claim, show_number
 
 
 @pytest.fixture
@@ -35,6 +35,13 @@ def test_running_a_cell_again_replaces_its_claim(shown):
     record(value=0.95)
     ledger()
     assert shown[-1]["text/plain"].count("A holds") == 1 and "0.950" in shown[-1]["text/plain"]
+
+
+def test_a_claim_that_is_only_shown_is_not_recorded(shown, capsys):
+    show_claim("B holds", 0.6, interval=(0.5, 0.7), baseline=("chance", 0.5), control=("shuffled", 0.5), expect=(0.9, 1.0))
+    ledger()
+    assert "NO" in shown[0]["text/plain"] and CLAIM_MIME not in shown[0] and len(shown) == 1
+    assert "No claim has been recorded" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("changes, words", [({"value": float("nan")}, "not finite"), ({"interval": (0.0, 0.1)}, "outside its own interval"),

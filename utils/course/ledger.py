@@ -72,6 +72,12 @@ def claim(name: str, text: str, value: float, *, interval: tuple[float, float], 
     _display([made], {CLAIM_MIME: asdict(made)})
 
 
+def show_claim(text: str, value: float, *, interval: tuple[float, float], baseline: tuple[str, float], control: tuple[str, float],
+               expect: tuple[float, float]) -> None:
+    """Show the row that `claim` would show, and record nothing: for a claim that is not the chapter's."""
+    _display([Claim("", text, value, interval, baseline, control, expect)], {})
+
+
 def ledger() -> None:
     """Show every claim of this chapter so far, and whether it holds."""
     if not _CLAIMS:
