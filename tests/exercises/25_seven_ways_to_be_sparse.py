@@ -39,10 +39,10 @@ def _decode(params: dict[str, Tensor], acts: Tensor) -> Tensor:
 def _each(function):
     """A right answer for one SAE, made one for a stack of them by a loop over the first argument's leading axis."""
 
-    def answer(params, *rest):
+    def answer(params, *rest, **options):
         if params["W_dec"].ndim == 2:
-            return function(params, *rest)
-        outs = [function({k: v[i] for k, v in params.items()}, *(r[i] if isinstance(r, Tensor) else r for r in rest))
+            return function(params, *rest, **options)
+        outs = [function({k: v[i] for k, v in params.items()}, *(r[i] if isinstance(r, Tensor) else r for r in rest), **options)
                 for i in range(len(params["W_dec"]))]
         if isinstance(outs[0], tuple):
             return tuple(torch.stack(part) for part in zip(*outs))
@@ -284,6 +284,7 @@ gated_gradients = Exercise(
     minutes=18,
     learn="How to separate the question whether a latent is on from the question how much, and which path may teach the decoder.",
     cases=_gated_cases,
+    scaled=("x", "b_gate", "b_mag", "b_dec"),
     hints=(
         "A step has gradient zero, so the gate would learn nothing from the reconstruction. Its own small reconstruction teaches it, and that one must not pull at the decoder.",
         "Write the loss as a function of a dict `p`, and let `torch.func.grad(loss)(params)` differentiate it. Which tensors of the second error come from `p`, and which from the constant `params`?",
@@ -795,19 +796,18 @@ def _(state, replaced):
 @forget_moments.variant
 def _(state, replaced):
     """Multiplying by what stays."""
-    stays = (~replaced).double()
-    keep = {"W_dec": stays[..., None], "W_enc": stays[..., None, :], "b_enc": stays, "b_dec": 1.0}
-    return {name: {key: value * keep[name] for key, value in moments.items()} for name, moments in state.items()}
+    stays = ~replaced
+    keep = {"W_dec": stays[..., None], "W_enc": stays[..., None, :], "b_enc": stays, "b_dec": torch.tensor(True)}
+    return {name: {key: value * keep[name].to(value.dtype) for key, value in moments.items()} for name, moments in state.items()}
 
 
 @forget_moments.variant
 def _(state, replaced):
     """Index assignment on clones."""
     new = {name: {key: value.clone() for key, value in moments.items()} for name, moments in state.items()}
-    for key in ("exp_avg", "exp_avg_sq"):
-        new["W_dec"][key][replaced] = 0
-        new["b_enc"][key][replaced] = 0
-        new["W_enc"][key].mT[replaced] = 0
+    for name in new.keys() & {"W_dec", "b_enc", "W_enc"}:
+        for value in new[name].values():
+            (value.mT if name == "W_enc" else value)[replaced] = 0
     return new
 
 
