@@ -1,9 +1,12 @@
 """Claims are recorded with all that belongs to them, or not at all."""
 
+import importlib
+
 import pytest
 
-from utils.course import ledger as module
 from utils.course.ledger import CLAIM_MIME, claim, ledger, show_claim, show_number
+
+module = importlib.import_module("utils.course.ledger")  # the wing hands on the function of this name
 
 
 @pytest.fixture
