@@ -9,12 +9,15 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from utils.course.battery import KINDS, coverage
 from utils.course.checking import verdict_on
 from utils.course.exercises import Exercise, chapters, load_chapter
 from utils.course.judging import judge
+from utils.course.running import run
 from utils.paths import atomic_write
 
 SEEDS = 20
+_MARK = {"yes": "x", "missing": "!"}
 MEDIAN_MS, MAX_MS, NAMED_SHARE = 300, 1000, 0.95
 
 
@@ -32,6 +35,8 @@ class Audit:
     seeds: int
     ms_median: float
     ms_max: float
+    battery: dict[str, str] = field(default_factory=dict)
+    """Each kind of `utils.course.battery`: "yes", "missing", or the reason why it does not apply."""
     faults: list[str] = field(default_factory=list)
 
 
@@ -62,7 +67,15 @@ def audit_exercise(exercise: Exercise, seeds: int = SEEDS) -> Audit:
     milliseconds = [_timed(exercise, answer) for answer in _every_answer(exercise)]
     tried = seeds * max(len(exercise.mistakes), 1)
     return Audit(exercise.name, exercise.chapter, len(exercise.mistakes), rejected / tried, named / tried, len(exercise.variants),
-                 accepted / (seeds * max(len(exercise.variants), 1)), seeds, statistics.median(milliseconds), max(milliseconds), faults)
+                 accepted / (seeds * max(len(exercise.variants), 1)), seeds, statistics.median(milliseconds), max(milliseconds), _battery(exercise), faults)
+
+
+def _battery(exercise: Exercise) -> dict[str, str]:
+    """Each kind of the battery: has the exercise a case of it, or a reason to have none?"""
+    cases = exercise.cases(0)
+    outcomes = [run(exercise.reference, case) for case in cases]
+    there = coverage(exercise, cases, {outcome.error.split(":")[0] for outcome in outcomes if outcome.kind == "raised"})
+    return {kind: exercise.without.get(kind, "yes" if found else "missing") for kind, found in there.items()}
 
 
 def _every_answer(exercise: Exercise) -> list[Callable]:
@@ -83,13 +96,15 @@ def audit(json_path: Path | None = None, seeds: int = SEEDS) -> int:
     """Print the table, write the JSON if asked. Returns how many exercises miss a promise."""
     exercises = [exercise for stem in chapters() for exercise in load_chapter(stem).values()]
     verdict_on(exercises[0], exercises[0].reference)  # pytest's own first start is not the exercise's time
-    print(f"{'exercise':<28} {'chapter':<22} {'mistakes':>8} {'rejected':>8} {'named':>6} {'variants':>8} {'accepted':>8} {'seeds':>5} {'ms median':>9} {'ms max':>7}")
+    print(f"Of the battery: x there, - does not apply, ! missing; in the order {', '.join(KINDS)}.")
+    print(f"{'exercise':<28} {'chapter':<22} {'mistakes':>8} {'rejected':>8} {'named':>6} {'variants':>8} {'accepted':>8} {'seeds':>5} {'ms median':>9} {'ms max':>7} "
+          f"{'battery':>{len(KINDS)}}")
     rows, failed = [], 0
     for exercise in exercises:
         row = audit_exercise(exercise, seeds)
         rows.append({key: value for key, value in asdict(row).items() if key != "faults"})
         print(f"{row.exercise:<28} {row.chapter:<22} {row.mistakes:>8} {row.rejected:>8.0%} {row.named:>6.0%} {row.variants:>8} {row.accepted:>8.0%} {row.seeds:>5} "
-              f"{row.ms_median:>9.0f} {row.ms_max:>7.0f}", flush=True)
+              f"{row.ms_median:>9.0f} {row.ms_max:>7.0f} {''.join(_MARK.get(row.battery[kind], '-') for kind in KINDS)}", flush=True)
         for fault in row.faults[:8]:
             print(f"    {fault}")
         failed += not keeps_promise(row)

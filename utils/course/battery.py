@@ -3,7 +3,7 @@
 Some of it makes further cases: the docstring's own example, a copy scaled by 1e-6 and by 1e6, arguments that are not
 contiguous, the gradient. Some of it asks that the author has written cases: every documented error, every argument with
 a default also at another value, a leading axis where the shape has a `*`, and what only the author can know (boundaries,
-extremes, negative values, NaN where content does not count). `coverage` tells which kinds an exercise has; an exercise
+extremes, NaN where content does not count). `coverage` tells which kinds an exercise has; an exercise
 names those that do not apply to it, with the reason, in `without`.
 """
 
@@ -25,8 +25,8 @@ from utils.course.exercises import Case, Exercise
 
 MADE = ("example", "scale", "strided", "gradient")
 """Kinds whose cases are made here."""
-WRITTEN = ("errors", "arguments", "axis", "boundary", "extreme", "negative", "nan")
-"""Kinds whose cases the author writes: `Case(...).of("boundary")`, or recognised by themselves (the first three)."""
+WRITTEN = ("errors", "arguments", "axis", "negative", "boundary", "extreme", "nan")
+"""Kinds whose cases the author writes: `Case(...).of("boundary")`, or recognised by themselves (the first four)."""
 KINDS = (*MADE, *WRITTEN)
 SCALES = (1e-6, 1e6)
 
@@ -43,6 +43,7 @@ def coverage(exercise: Exercise, cases: list[Case], raised: set[str]) -> dict[st
     kinds = {case.kind for case in cases}
     documented = documented_errors(exercise.reference)
     found = {kind: kind in kinds for kind in KINDS}
+    found["negative"] |= any(bool((x < 0).any()) for case in cases for x in _tensors([*case.args, *case.kwargs.values()]) if x.is_floating_point())
     found["errors"] = documented <= raised
     found["arguments"] = not _never_varied(exercise.reference, cases)
     found["axis"] = not _axis_missing(exercise.reference, cases)

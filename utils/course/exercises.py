@@ -86,6 +86,7 @@ class Exercise:
         self.learn, self.hints, self.verified, self.next, self.equal = learn, hints, verified, next, equal
         self._cases, self.reveal = cases, reveal
         self.trained, self.scaled, self.new, self.without = trained, scaled, new, without or {}
+        self._drawn: dict[int, list[Case]] = {}
         self.mistakes: dict[str, Mistake] = {}
         self.variants: list[Callable] = []
         self.chapter = ""
@@ -111,11 +112,12 @@ class Exercise:
         """The cases of this seed, the same on every call: the author's, then those that the battery makes of them."""
         from utils.course.battery import battery
 
-        written = list(self._cases(torch.Generator().manual_seed(seed)))
-        every = [*written, *battery(self, written)]
-        for case in every:
-            case.new = case.new or self.new
-        return every
+        if seed not in self._drawn:
+            written = list(self._cases(torch.Generator().manual_seed(seed)))
+            self._drawn[seed] = [*written, *battery(self, written)]
+            for case in self._drawn[seed]:
+                case.new = case.new or self.new
+        return self._drawn[seed]
 
 
 def _no_reference(*_: Any, **__: Any) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -93,7 +94,7 @@ def judge(exercise: Exercise, answer: Callable, *, seed: int | tuple[int, ...] =
 
 def _try(exercise: Exercise, answer: Callable, case: Case, call: Callable[[Callable, Case], Outcome]) -> Trial | None:
     """One case beside the reference; None where the battery's case is none, since the reference cannot answer it."""
-    expected = run(exercise.reference, case)
+    expected = _known(case, "", exercise.reference)
     if expected.kind != "value" and case.kind in MADE:
         return None
     outcome = call(answer, case)
@@ -103,6 +104,20 @@ def _try(exercise: Exercise, answer: Callable, case: Case, call: Callable[[Calla
         right = outcome.kind == "value" and agrees(exercise, outcome.value, expected.value, relative=case.relative)
         right = right and _gradient_difference(outcome, expected) is None
     return Trial(case, outcome, expected, right)
+
+
+_OUTCOMES: WeakKeyDictionary[Case, dict[str, Outcome]] = WeakKeyDictionary()
+
+
+def _known(case: Case, name: str, function: Callable) -> Outcome:
+    """What the reference (""), or the mistake called `name`, does on a case: the same each time, so it is run once."""
+    outcomes = _OUTCOMES.setdefault(case, {})
+    if name not in outcomes:
+        outcome = run(function, case)
+        if outcome.kind == "timeout":  # the machine was busy: that is no fact about the function
+            return outcome
+        outcomes[name] = outcome
+    return outcomes[name]
 
 
 def _gradient_difference(outcome: Outcome, expected: Outcome) -> str | None:
@@ -217,7 +232,7 @@ def name_mistake(exercise: Exercise, trials: list[Trial]) -> tuple[Mistake | Non
     wrong = [i for i, trial in enumerate(trials) if not trial.right]
     best, most, guessed, explained = None, 0, None, 0
     for mistake in exercise.mistakes.values():
-        same = [same_outcome(exercise, trial.outcome, run(mistake.function, trial.case)) for trial in trials]
+        same = [same_outcome(exercise, trial.outcome, _known(trial.case, mistake.slug, mistake.function)) for trial in trials]
         agreed = sum(same[i] for i in wrong)
         if agreed == len(wrong) and sum(same) > most:
             best, most = mistake, sum(same)
