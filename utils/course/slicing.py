@@ -29,6 +29,7 @@ _PYTHON_MAGICS = {"time", "prun"}
 """Magics whose text is Python and binds names in the notebook; `%%capture` does as well."""
 _CHANGING = set("append appendleft extend insert remove pop popleft popitem clear sort reverse update add discard setdefault "
                 "load_state_dict seed manual_seed send write".split())
+_SETTING = re.compile("set|seed|manual_seed|use_|enable|disable|filter|simplefilter|append|insert|update|register")
 _ONLY_LOOK = {"check", "hint", "solution", "progress", "show", "claim", "ledger", "display", *dir(builtins)} - {"setattr", "delattr"}
 """Called on a value, these leave it as it is."""
 
@@ -134,7 +135,8 @@ def _describe(number: int, node: ast.stmt, code: CodeType) -> Statement:
     uses |= {f"import {module}" for module in imported}
     anywhere = _changed(ast.walk(node)) | stored_inside | ({ANYTHING} if _is_wild(node, uses) else set())
     bodies = isinstance(node, _DEFINES) or isinstance(getattr(node, "value", None), ast.Lambda)
-    at_once = _changed(part for outer in getattr(node, "decorator_list", ()) for part in ast.walk(outer)) if bodies else anywhere
+    outside = [*getattr(node, "decorator_list", ()), *getattr(node, "targets", ())]
+    at_once = _changed(part for outer in outside for part in ast.walk(outer)) if bodies else anywhere
     # A function's own variables are none of the notebook's.
     later = (anywhere & (uses | stored_inside | {ANYTHING})) if bodies else frozenset()
     calls = any(isinstance(part, (ast.Call, ast.Await)) for part in ast.walk(node))
@@ -242,11 +244,18 @@ def _matters(st: Statement, needed: set[str], effects: dict[str, frozenset[str]]
     if any(effects.get(used, frozenset()) & needed for used in outer):
         return True
     changed = st.changes & needed
-    # A function that is handed on or called is not changed by it, and neither is a module: unless the call is a setting, such as
-    # torch.manual_seed(SEED), of which everything else is at hand.
+    # A function that is handed on or called is not changed by it.
     if changed - functions or any(_assigns_into(st.node, name) for name in changed):
         return True
-    return bool(changed & modules) and not (st.uses - modules) & not_plain
+    return _is_setting(st, modules) and not (st.uses - modules) & not_plain
+
+
+def _is_setting(st: Statement, modules: set[str]) -> bool:
+    """Whether it changes a library: `torch.set_default_dtype(...)`, `torch.Tensor.centre = ...`. Any answer may feel that."""
+    call = getattr(st.node, "value", None)
+    if isinstance(st.node, ast.Expr) and isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+        return _root(call.func) in modules and bool(_SETTING.match(call.func.attr))
+    return any(_assigns_into(st.node, name) for name in st.changes & modules)
 
 
 def _assigns_into(node: ast.stmt, name: str) -> bool:
