@@ -168,9 +168,8 @@ def auroc_with_interval(
     n_boot: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """`auroc` of all rows with its 95% interval over groups. Raises: as `auroc` and `grouped_interval`."""
-    interval = grouped_interval(lambda rows: auroc(scores[rows], labels[rows]), groups, n_boot, seed)
-    return Estimate(auroc(scores, labels), *interval)
+    """`auroc` of all rows with its `grouped_estimate` interval. Raises: as `auroc` and `grouped_interval`."""
+    return grouped_estimate(lambda rows: auroc(scores[rows], labels[rows]), groups, n_boot, seed)
 
 
 def group_orders(
