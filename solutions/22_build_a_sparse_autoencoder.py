@@ -5,11 +5,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def mean_max_cosine(learned: Float[Tensor, "n_latents d"], truth: Float[Tensor, "n_features d"]) -> float:
+def mean_max_cosine(
+    learned: Float[Tensor, "n_latents d"], truth: Float[Tensor, "n_features d"]
+) -> float:
     """How well a dictionary covers the true directions.
 
-    Every true feature looks for its best latent: the one whose direction has the largest cosine with it. The result is
-    the average of those largest cosines.
+    Every true feature looks for its best latent: the one whose direction has the largest cosine
+    with it. The result is the average of those largest cosines.
 
     Args:
         learned: decoder rows, of any length. A row of zeros has cosine 0 with everything.
@@ -18,10 +20,12 @@ def mean_max_cosine(learned: Float[Tensor, "n_latents d"], truth: Float[Tensor, 
     Returns:
         A Python float, at most 1. The opposite direction has cosine -1 and is no match.
 
-    Source: Sharkey, Braun and Millidge 2022, "Taking features out of superposition with sparse autoencoders".
+    Source: Sharkey, Braun and Millidge 2022, "Taking features out of superposition with sparse
+    autoencoders".
 
     Example:
-        >>> round(mean_max_cosine(torch.tensor([[0.0, 5.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])), 6)
+        >>> learned = torch.tensor([[0.0, 5.0], [3.0, 4.0]])
+        >>> round(mean_max_cosine(learned, torch.tensor([[1.0, 0.0], [0.0, 1.0]])), 6)
         0.8
     """
     unit = torch.nn.functional.normalize(learned, dim=-1)
@@ -29,7 +33,9 @@ def mean_max_cosine(learned: Float[Tensor, "n_latents d"], truth: Float[Tensor, 
     return cosines.max(dim=1).values.mean().item()
 
 
-def init_sae(rows: Float[Tensor, "*sae d_sae d_in"], x: Float[Tensor, "*sae n d_in"]) -> dict[str, Tensor]:
+def init_sae(
+    rows: Float[Tensor, "*sae d_sae d_in"], x: Float[Tensor, "*sae n d_in"]
+) -> dict[str, Tensor]:
     """The parameters of a sparse autoencoder before its first step.
 
     Args:
@@ -37,7 +43,8 @@ def init_sae(rows: Float[Tensor, "*sae d_sae d_in"], x: Float[Tensor, "*sae n d_
         x: the activations it will be trained on.
 
     Returns:
-        A dict of new tensors, with as many leading dimensions as the inputs (none, or one SAE per index):
+        A dict of new tensors, with as many leading dimensions as the inputs (none, or one SAE per
+        index):
 
         - "W_dec" [*sae d_sae d_in]: the rows, each scaled to length 1
         - "W_enc" [*sae d_in d_sae]: the decoder, transposed
@@ -66,12 +73,13 @@ def sae_forward(
 ) -> tuple[Float[Tensor, "*sae n d_sae"], Float[Tensor, "*sae n d_in"]]:
     """Latents and reconstruction of a ReLU autoencoder.
 
-    The decoder bias is the origin that the autoencoder works around: it is taken off the activation before
-    encoding, and put back after decoding. The encoder has a bias of its own, added before the ReLU.
+    The decoder bias is the origin that the autoencoder works around: it is taken off the activation
+    before encoding, and put back after decoding. The encoder has a bias of its own, added before
+    the ReLU.
 
     Args:
-        params: "W_enc", "b_enc", "W_dec", "b_dec", shaped as `init_sae` returns them. The rows of W_dec may have any
-            length.
+        params: "W_enc", "b_enc", "W_dec", "b_dec", shaped as `init_sae` returns them. The rows of
+            W_dec may have any length.
         x: activations, with the same leading dimensions as the parameters.
 
     Returns:
@@ -89,12 +97,14 @@ def sae_forward(
     return acts, acts @ params["W_dec"] + params["b_dec"].unsqueeze(-2)
 
 
-def l1_loss(params: dict[str, Tensor], x: Float[Tensor, "*sae n d_in"], l1: float) -> Float[Tensor, "*sae"]:
+def l1_loss(
+    params: dict[str, Tensor], x: Float[Tensor, "*sae n d_in"], l1: float
+) -> Float[Tensor, "*sae"]:
     """The loss of a ReLU autoencoder with an L1 penalty that no change of scale can cheat.
 
-    Per row: the squared error, summed over the dimensions, plus `l1` times the sum over the latents of the latent times
-    the length of its decoder row. The loss is the mean over the rows. Doubling an encoder column and its bias, and
-    halving the decoder row, changes neither part.
+    Per row: the squared error, summed over the dimensions, plus `l1` times the sum over the latents
+    of the latent times the length of its decoder row. The loss is the mean over the rows. Doubling
+    an encoder column and its bias, and halving the decoder row, changes neither part.
 
     Args:
         params: as for `sae_forward`. The rows of W_dec may have any length.
@@ -104,7 +114,8 @@ def l1_loss(params: dict[str, Tensor], x: Float[Tensor, "*sae n d_in"], l1: floa
     Returns:
         One loss per SAE.
 
-    Source: the penalty with decoder norms is from Conerly et al. 2024, "Update on how we train SAEs".
+    Source: the penalty with decoder norms is from Conerly et al. 2024, "Update on how we train
+    SAEs".
 
     Example:
         >>> params = {"W_enc": torch.tensor([[2.0, -2.0]]), "b_enc": torch.tensor([-1.0, 0.0]),
@@ -121,7 +132,8 @@ def l1_loss(params: dict[str, Tensor], x: Float[Tensor, "*sae n d_in"], l1: floa
 def tangent_gradient(
     W_dec: Float[Tensor, "*sae d_sae d_in"], grad: Float[Tensor, "*sae d_sae d_in"]
 ) -> Float[Tensor, "*sae d_sae d_in"]:
-    """The part of a decoder's gradient that turns its rows, without the part that only stretches them.
+    """The part of a decoder's gradient that turns its rows, without the part that only stretches
+    them.
 
     Args:
         W_dec: decoder rows, each of length 1.
@@ -148,8 +160,8 @@ def topk_acts(pre: Float[Tensor, "*sae n d_sae"], k: int) -> Float[Tensor, "*sae
         k: how many may stay, from 1 to d_sae.
 
     Returns:
-        A tensor like `pre`. A kept value stays as it is if it is positive; a negative one becomes 0 all the same, so a row
-        can have fewer than k latents. No two values of a row are equal.
+        A tensor like `pre`. A kept value stays as it is if it is positive; a negative one becomes 0
+        all the same, so a row can have fewer than k latents. No two values of a row are equal.
 
     Source: Makhzani and Frey 2013, arXiv:1312.5663; Gao et al. 2024, arXiv:2406.04093.
 
@@ -172,7 +184,8 @@ def aux_k_loss(
 ) -> Float[Tensor, "*sae"]:
     """Give dead latents something to learn: the error that the living ones leave.
 
-    In every row, the `k_aux` largest dead latents (through a ReLU) are decoded and compared with the reconstruction error.
+    In every row, the `k_aux` largest dead latents (through a ReLU) are decoded and compared with
+    the reconstruction error.
 
     Args:
         params: only "W_dec" is used: an error has no origin to add.
@@ -182,7 +195,8 @@ def aux_k_loss(
         k_aux: how many dead latents may speak in one row. If fewer are dead, all of them speak.
 
     Returns:
-        One number per SAE: the squared distance to x - x_hat, summed over the dimensions, averaged over the rows; 0 for
+        One number per SAE: the squared distance to x - x_hat, summed over the dimensions, averaged
+            over the rows; 0 for
         an SAE without dead latents.
 
     Source: Gao et al. 2024, "Scaling and evaluating sparse autoencoders", arXiv:2406.04093.
@@ -208,24 +222,29 @@ def resample_dead(
 ) -> dict[str, Tensor]:
     """Start dead latents again, each on an activation that the SAE reconstructs badly.
 
-    The first dead latent gets the row with the largest squared error, the second the next, and so on. The latent's
-    new decoder row is that row minus the decoder bias, at length 1. Its new encoder column is the same direction, at 0.2 times
-    the average length of the living latents' encoder columns. Its encoder bias is 0.
+    The first dead latent gets the row with the largest squared error, the second the next, and so
+    on. The latent's new decoder row is that row minus the decoder bias, at length 1. Its new
+    encoder column is the same direction, at 0.2 times the average length of the living latents'
+    encoder columns. Its encoder bias is 0.
 
     Args:
         params: of one SAE, as `init_sae` returns them.
-        x, x_hat: activations and their reconstructions; no two rows have equal errors, and none equals the decoder bias.
-        dead: True where a latent is dead. At least one is alive, and there are at least as many rows as dead latents.
+        x, x_hat: activations and their reconstructions; no two rows have equal errors, and none
+            equals the decoder bias.
+        dead: True where a latent is dead. At least one is alive, and there are at least as many
+            rows as dead latents.
 
     Returns:
         New parameters. Whatever belongs to living latents, and the decoder bias, is as it was.
 
-    Source: after Bricken et al. 2023, "Towards Monosemanticity", who draw the rows at random, by their squared loss.
+    Source: after Bricken et al. 2023, "Towards Monosemanticity", who draw the rows at random, by
+    their squared loss.
 
     Example:
         >>> params = {"W_enc": torch.tensor([[5.0, 1.0]]), "b_enc": torch.tensor([1.0, 2.0]),
         ...           "W_dec": torch.tensor([[1.0], [1.0]]), "b_dec": torch.tensor([1.0])}
-        >>> new = resample_dead(params, torch.tensor([[0.0], [-3.0]]), torch.zeros(2, 1), torch.tensor([False, True]))
+        >>> x, dead = torch.tensor([[0.0], [-3.0]]), torch.tensor([False, True])
+        >>> new = resample_dead(params, x, torch.zeros(2, 1), dead)
         >>> new["W_dec"].flatten(), new["W_enc"].flatten(), new["b_enc"]
         (tensor([ 1., -1.]), tensor([ 5., -1.]), tensor([1., 0.]))
     """

@@ -65,7 +65,7 @@ def _batch_topk_cases(rng: torch.Generator) -> Iterator[Case]:
     few = -_normal(rng, 3, 4).abs()
     few[0, 2], few[2, 1] = 1.5, 0.25
     few.requires_grad_()
-    yield Case("two positive values, k * n = 3, in training", few, 1)
+    yield Case("two positive values, k * n = 6, in training", few, 2)
     pre = 1 + _normal(rng, 2, 4, 7, dtype=torch.float32)
     yield Case("2 SAEs at once, one of them louder, float32", pre * torch.tensor([1.0, 30.0])[:, None, None], 2)
 
@@ -74,13 +74,13 @@ batch_topk_acts = Exercise(
     "batch_topk_acts",
     difficulty=3,
     importance=4,
-    minutes=10,
+    minutes=12,
     learn="How a budget can be fixed for the batch and free for the row, and what that owes the day of inference.",
     cases=_batch_topk_cases,
     hints=(
         "It is `topk_acts` with one long row: all the values of the batch side by side. Then they have to go back to their places.",
         "Print `pre.flatten(-2).shape`. How many values may stay in it? And is the smallest kept value a number, or one per SAE?",
-        "`values, places = pre.relu().flatten(-2).topk(k * pre.shape[-2], dim=-1)`, scatter, `unflatten(-1, pre.shape[-2:])`; the minimum is over `values` where they are positive.",
+        "`values, places = pre.relu().flatten(-2).topk(..., dim=-1)`: how many? Scatter them into zeros, `unflatten` the last axis, and let values that are not positive not take part in the minimum (infinity never wins one).",
     ),
     verified="rich rows and poor ones, fewer positive values than places, a loud SAE beside a quiet one.",
     next="take one row out of the batch: may the latents of the others change?",
@@ -121,6 +121,15 @@ def _(pre, k):
 def _(pre, k):
     acts, _ = _btk(pre, k * pre.shape[-2])
     return acts, acts.flatten(-2).min(dim=-1).values
+
+
+@batch_topk_acts.mistake(
+    "threshold-counts-negatives",
+    "Your threshold is negative: it is the smallest of the values that were chosen, and not every one of these is on. Where fewer are positive than may be kept, the smallest *positive* one counts.",
+)
+def _(pre, k):
+    acts, _ = _btk(pre, k * pre.shape[-2])
+    return acts, pre.flatten(-2).topk(k * pre.shape[-2], dim=-1).values.min(dim=-1).values
 
 
 @batch_topk_acts.mistake("threshold-is-largest-dropped", "You returned the largest value that was *not* kept.")
@@ -187,15 +196,15 @@ def _jump_cases(rng: torch.Generator) -> Iterator[Case]:
 
 jumprelu_gradients = Exercise(
     "jumprelu_gradients",
-    difficulty=4,
+    difficulty=5,
     importance=4,
-    minutes=15,
+    minutes=30,
     learn="How a threshold can be trained although its true gradient is zero almost everywhere.",
     cases=_jump_cases,
     hints=(
         "Raise one threshold by a hair. Only values in that hair change: they fall from about theta to 0, and each saves one unit of L0. How many are there? Count in a wider window and divide by its width.",
         "Make `window`, shaped like `pre`: 1 / bandwidth inside, 0 outside. Print `window.sum(dim=-2).shape`: is it theta's shape?",
-        "`grad_theta = -((grad_acts * theta.unsqueeze(-2) * window).sum(-2) + l0 * window.mean(-2))` and `grad_pre = grad_acts * (pre > theta.unsqueeze(-2))`.",
+        "For one latent and one value inside the window, write down (a) what the loss changes by when that value falls from theta to 0, in terms of `grad_acts`, and (b) what the price changes by, which is a mean over rows. Weigh each with `window`, add over the rows, and mind the sign: theta goes *up*. `grad_pre` has nothing to do with the window.",
     ),
     verified="values on both sides of the threshold, both parts of the loss, one row, several SAEs at once.",
     next="both parts have a minus sign, and they pull against each other: `grad_acts` is negative where the latent is wanted.",
@@ -279,16 +288,16 @@ def _gated_cases(rng: torch.Generator) -> Iterator[Case]:
 
 gated_gradients = Exercise(
     "gated_gradients",
-    difficulty=4,
+    difficulty=5,
     importance=3,
-    minutes=18,
+    minutes=30,
     learn="How to separate the question whether a latent is on from the question how much, and which path may teach the decoder.",
     cases=_gated_cases,
     scaled=("x", "b_gate", "b_mag", "b_dec"),
     hints=(
         "A step has gradient zero, so the gate would learn nothing from the reconstruction. Its own small reconstruction teaches it, and that one must not pull at the decoder.",
         "Write the loss as a function of a dict `p`, and let `torch.func.grad(loss)(params)` differentiate it. Which tensors of the second error come from `p`, and which from the constant `params`?",
-        "In `by_gate = gate.relu() @ params['W_dec'] + params['b_dec'].unsqueeze(-2)` the outer `params` are constants. Mean over rows, sum over SAEs, then `torch.func.grad`.",
+        "Inside `loss(p)` the outer `params` are constants: use their W_dec and b_dec in the second decoding, and `p`'s everywhere else. The result must be one number: a mean over rows, and over SAEs a ... (each SAE's gradient must not be diluted by the others).",
     ),
     verified="all six gradients, biases and scales that are not zero, one SAE and several at once.",
     next="take out the second error and train: the gates close, and nothing opens them again.",
@@ -380,13 +389,13 @@ matryoshka_loss = Exercise(
     "matryoshka_loss",
     difficulty=3,
     importance=3,
-    minutes=8,
+    minutes=10,
     learn="How a dictionary is made to put first things first.",
     cases=_matryoshka_cases,
     hints=(
         "Cut the dictionary after its first few latents and ask how well that much alone reconstructs. Repeat with a longer piece.",
         "Print `acts[..., :width].shape` and `params['W_dec'][..., :width, :].shape` for the first width. Which piece of the second width's is new, and which is shared?",
-        "For each width: `acts[..., :width] @ W_dec[..., :width, :] + b_dec.unsqueeze(-2)`, squared error as always; stack the losses and take their mean.",
+        "For each width decode with `acts[..., :width]` and the rows that belong to it. Which part of the decoder is needed whole every time? Then one loss per width and SAE: stack them, and average over which axis?",
     ),
     verified="nested prefixes of uneven widths, the decoder bias in each, several SAEs at once.",
     next="the first latents are in every term. What will they prefer: the frequent or the rare features?",
@@ -493,13 +502,13 @@ prolu = Exercise(
     "prolu",
     difficulty=3,
     importance=2,
-    minutes=8,
+    minutes=12,
     learn="A way to switch weak latents off that takes nothing from the strong ones.",
     cases=_prolu_cases,
     hints=(
         "Compare a ReLU of m + b with this: both are off in the same places when b is negative. What differs where they are on?",
         "Write down m = 1 with b = +0.5, and m = -0.2 with b = +0.5. What does the definition say for each?",
-        "`on = (m > 0) & (m + b.unsqueeze(-2) > 0)`; the latents are `m * on`, and both gradients come from `grad_acts * on`.",
+        "Make `on` of two comparisons. The latents are m where it is true; and which of the two gradients has b's shape, so that the rows have to be added up?",
     ),
     verified="negative and positive biases, the value and both gradients, several SAEs at once.",
     next="draw relu(m - 1) and this function with b = -1 on one sheet: the distance between them is shrinkage.",
@@ -578,15 +587,15 @@ def _diagnosis_cases(rng: torch.Generator) -> Iterator[Case]:
 diagnosis_sae = Exercise(
     "diagnosis_sae",
     reveal=False,
-    difficulty=3,
+    difficulty=4,
     importance=5,
-    minutes=25,
+    minutes=40,
     learn="How to get from a symptom to the line that causes it, in training code that raises no error.",
     cases=_diagnosis_cases,
     hints=(
         "Say for each script what its curve should be at the end: 1, 0, near 0.9? Then ask which line could keep it from getting there.",
-        "Call the small function at the top of a cell with two rows that you made up, and compare with what its name promises. In script 7 and 8, compare the two gradients with what `torch.autograd` gives.",
-        'A tuple of eight names, indexed by `script - 1`, is all it takes: `names = ("...", "...", ...)`. Two of the ten names are not needed.',
+        "Take the pieces of a script one by one and try each on two rows that you made up: what should it give, and what does it? Where a gradient is made by hand, compare it with what `torch.autograd` gives.",
+        'For each of the ten names, write the sentence that a healthy script would fulfil: "a row alone gives what it gives in company", "all machines step alike". Test the sentences on the scripts. Two of the ten names are not needed.',
     ),
     verified="eight scripts, eight names, each in its place.",
     next="the repairs below. Write each as if you did not know the bug: from the specification.",
@@ -613,11 +622,11 @@ diagnosis_sae.mistake(
 )(_but(s2="unnormalised-eval"))
 diagnosis_sae.mistake(
     "nothing-evaluated",
-    "Script 3 averages over 512 rows, never over none. Look at what the argument `threshold` is used for.",
+    "Script 3 averages over 512 rows, never over none. Change one row of a batch: do the latents of the others stay?",
 )(_but(s3="empty-average"))
 diagnosis_sae.mistake(
     "leak-blamed",
-    "Script 4 has a price that could leak, and a rescaling that should prevent it. Print `rescale_4(W).norm(dim=-1)`: does it do what it is for?",
+    "Script 4 has a price that could leak, and a rescaling that should prevent it. Print the length of each decoder row behind the rescaling: does it do what it is for?",
 )(_but(s4="scale-leak"))
 diagnosis_sae.mistake(
     "kernel-blamed-for-target",
@@ -665,74 +674,73 @@ def _(script):
 def _reconstruct_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, lead: tuple[int, ...], d_in: int, d_sae: int, n: int, dtype: torch.dtype) -> Case:
         params = _params(rng, lead, d_in, d_sae, dtype)
-        return Case(label, {key: params[key] for key in ("W_dec", "b_dec")}, _normal(rng, *lead, n, d_sae, dtype=dtype).relu())
+        scale = (2 + 3 * torch.rand(lead, generator=rng, dtype=torch.float64)).to(dtype)
+        return Case(label, {key: params[key] for key in ("W_dec", "b_dec")}, _normal(rng, *lead, n, d_sae, dtype=dtype).relu(), scale)
 
     yield case("9 rows, 7 latents, 4 dimensions", (), 4, 7, 9, torch.float64)
     yield case("as many rows as dimensions", (), 5, 3, 5, torch.float64)
-    yield case("2 SAEs at once, float32", (2,), 3, 5, 6, torch.float32)
+    yield case("2 SAEs with scales of their own, float32", (2,), 3, 5, 6, torch.float32)
 
 
 reconstruct = Exercise(
     "reconstruct",
-    difficulty=1,
+    difficulty=2,
     importance=4,
-    minutes=3,
-    learn="What is taken off before the encoder has to come back after the decoder, in the same space.",
+    minutes=6,
+    learn="What is done before the encoder has to be undone after the decoder, in the opposite order.",
     cases=_reconstruct_cases,
     hints=(
-        "Latents that are all zero stand for the origin of the autoencoder. Where is that in the space of x?",
-        "Print `params['b_dec'].shape` and `acts.shape`. What must the bias's shape be, to be added to [*sae, n, d_in]?",
-        "`acts @ W_dec` plus `b_dec.unsqueeze(-2)`.",
+        "Latents that are all zero stand for the origin of the autoencoder. Where is that in the space of x, and does the scale move it?",
+        "Print `params['b_dec'].shape`, `scale.shape` and `acts.shape`. What must the shapes of the first two be, to go with [*sae, n, d_in]?",
+        "The encoder's side was: minus b_dec, then divided by scale. Read it backwards.",
     ),
-    verified="a bias that is not zero, one SAE and several.",
-    next="the test of a sentence: no latent on, and the mean activation comes out.",
+    verified="a bias that is not zero, a scale that is not 1, one SAE and several.",
+    next="the test of a sentence: no latent on, and the mean activation comes out, whatever the scale.",
 )
 
 
-@reconstruct.mistake("origin-not-returned", "The decoder bias is still missing: with no latent on, the mean activation should come out.")
-def _(params, acts):
-    return acts @ params["W_dec"]
+def _rebuilt(params, acts, scale, *, bias=1, order="scale-first", back=True, clip=False):
+    size = scale[..., None, None] if back else 1 / scale[..., None, None]
+    written, origin = acts @ params["W_dec"], bias * params["b_dec"].unsqueeze(-2)
+    out = size * (written + origin) if order == "bias-first" else written + origin if order == "never" else size * written + origin
+    return out.relu() if clip else out
 
 
-@reconstruct.mistake("origin-removed-twice", "You subtracted the bias. It was taken off before the encoder; now it comes back.")
-def _(params, acts):
-    return acts @ params["W_dec"] - params["b_dec"].unsqueeze(-2)
-
-
-@reconstruct.mistake("bias-scaled-with-activity", "You added the bias once for each active latent. It is added once per row.")
-def _(params, acts):
-    return acts @ params["W_dec"] + (acts > 0).sum(-1, keepdim=True) * params["b_dec"].unsqueeze(-2)
+for _slug, _options, _message in (
+    ("origin-not-returned", {"bias": 0}, "The decoder bias is missing: with no latent on, the mean activation should come out."),
+    ("origin-removed-twice", {"bias": -1}, "You subtracted the bias. It was taken off before the encoder; now it comes back."),
+    ("bias-scaled", {"order": "bias-first"}, "You scaled the bias as well. It was taken off in the units of x, before the division: it comes back in the units of x, after the multiplication."),
+    ("scale-forgotten", {"order": "never"}, "What the latents write is still in scaled units."),
+    ("scale-inverted", {"back": False}, "You divided by the scale a second time. The encoder's side divided; this side multiplies."),
+    ("through-relu", {"clip": True}, "You clipped the reconstruction at zero. Activations have negative entries."),
+):
+    reconstruct.mistake(_slug, _message)(lambda *args, _options=_options: _rebuilt(*args, **_options))
 
 
 @reconstruct.mistake("bias-only-where-active", "Rows without an active latent came out as zero. They too have an origin: the bias.")
-def _(params, acts):
-    return acts @ params["W_dec"] + params["b_dec"].unsqueeze(-2) * acts.mean(-1, keepdim=True)
-
-
-@reconstruct.mistake("through-relu", "You clipped the reconstruction at zero. Activations have negative entries.")
-def _(params, acts):
-    return _decode(params, acts).relu()
+def _(params, acts, scale):
+    return scale[..., None, None] * (acts @ params["W_dec"]) + params["b_dec"].unsqueeze(-2) * acts.mean(-1, keepdim=True)
 
 
 @reconstruct.variant
-def _(params, acts):
+def _(params, acts, scale):
     """einsum."""
-    return torch.einsum("...ns,...sd->...nd", acts, params["W_dec"]) + params["b_dec"][..., None, :]
+    return torch.einsum("...,...ns,...sd->...nd", scale, acts, params["W_dec"]) + params["b_dec"][..., None, :]
 
 
 @reconstruct.variant
-def _(params, acts):
-    """The bias as one more latent that is always on."""
+def _(params, acts, scale):
+    """The scale moved into the latents, the bias as one more latent that is always on."""
     W = torch.cat([params["W_dec"], params["b_dec"][..., None, :]], dim=-2)
-    return torch.cat([acts, torch.ones_like(acts[..., :1])], dim=-1) @ W
+    return torch.cat([acts * scale[..., None, None], torch.ones_like(acts[..., :1])], dim=-1) @ W
 
 
 @reconstruct.variant
-def _(params, acts):
+def _(params, acts, scale):
     """Latent by latent."""
     out = params["b_dec"][..., None, :].expand(*acts.shape[:-1], -1)
     for s in range(acts.shape[-1]):
-        out = out + acts[..., s, None] * params["W_dec"][..., s, None, :]
+        out = out + scale[..., None, None] * acts[..., s, None] * params["W_dec"][..., s, None, :]
     return out
 
 
@@ -754,13 +762,13 @@ forget_moments = Exercise(
     "forget_moments",
     difficulty=3,
     importance=3,
-    minutes=8,
+    minutes=10,
     learn="That an optimiser has parameters of its own, and which of them belong to one latent.",
     cases=_moment_cases,
     hints=(
         "Adam keeps two numbers for every weight. Which weights belong to a latent: a row of one matrix, a column of another, and one entry of a bias.",
         "Print the shape of each state entry beside `replaced.shape`. Where does `replaced` need an axis of length 1, for W_dec and for W_enc?",
-        "Masks: `replaced.unsqueeze(-1)` for W_dec, `replaced.unsqueeze(-2)` for W_enc, `replaced` for b_enc; `value.masked_fill(mask, 0)` for both averages.",
+        "One mask for each of three parameters, made of `replaced` by an axis of length 1 in the right place; `value.masked_fill(mask, 0)` does the rest. What about the fourth parameter?",
     ),
     verified="both averages of three parameters, square matrices, several SAEs, nothing replaced; the old state left alone.",
     next="should the step count of Adam's bias correction start again too? For these latents, yes: per-latent counts would be cleaner still.",
@@ -824,151 +832,168 @@ def _(state, replaced):
 # --- acts_at_inference -------------------------------------------------------------------------------------
 
 def _inference_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("7 rows, 5 latents", _normal(rng, 7, 5), torch.tensor(0.3, dtype=torch.float64))
-    yield Case("one row", _normal(rng, 1, 6), torch.tensor(0.1, dtype=torch.float64))
-    loud = _normal(rng, 3, 6, 4, dtype=torch.float32)
-    yield Case("3 SAEs with thresholds of their own, float32", loud, torch.tensor([0.2, 0.9, 0.0]))
+    def kept(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        return (0.1 + 0.6 * torch.rand(shape, generator=rng, dtype=torch.float64)).to(dtype)
+
+    yield Case("7 rows, 5 latents, 4 batches", _normal(rng, 7, 5), kept(4))
+    nothing = kept(6)
+    nothing[[1, 4]] = torch.inf
+    yield Case("two of 6 batches kept nothing", _normal(rng, 8, 6), nothing)
+    loud = kept(3, 5, dtype=torch.float32) * torch.tensor([0.2, 1.0, 3.0])[:, None]
+    loud[1, :2] = torch.inf
+    yield Case("3 SAEs with thresholds of their own, float32", _normal(rng, 3, 9, 4, dtype=torch.float32) * torch.tensor([0.2, 1.0, 3.0])[:, None, None], loud)
+    yield Case("one row, one batch", _normal(rng, 1, 9), kept(1))
 
 
 acts_at_inference = Exercise(
     "acts_at_inference",
-    difficulty=1,
+    difficulty=2,
     importance=4,
-    minutes=4,
-    learn="Why a model that was trained with its neighbours must be used without them.",
+    minutes=8,
+    learn="Why a model that was trained with its neighbours must be used without them, and what it has to remember for that.",
     cases=_inference_cases,
     hints=(
         "Each value is compared with one number that was fixed in training. Nothing else in the batch is looked at.",
-        "Print `threshold.shape` and `pre.shape` for three SAEs. How many axes of length 1 does the threshold need?",
-        "`pre > threshold[..., None, None]` says which values stay.",
+        "Print `smallest.shape` and `pre.shape` for three SAEs. Which axis is averaged away, and how many axes of length 1 does the result need? What is the mean of 0.5 and infinity?",
+        "Add up the finite entries, divide by *their* number; then compare `pre` with `threshold[..., None, None]`.",
     ),
-    verified="one threshold per SAE, a threshold of 0, a single row.",
+    verified="one threshold per SAE, batches that kept nothing, a single row.",
     next="run script 3 with it: the share of rows that change should be exactly 0.",
 )
 
 
-@acts_at_inference.mistake("threshold-subtracted", "You took the threshold off the values that stay. That is a shifted ReLU, and shrinks every latent: values above the threshold stay as they are.")
-def _(pre, threshold):
-    return (pre - threshold[..., None, None]).relu()
+def _used(pre, smallest, *, level="mean", keep="value", compare="value"):
+    finite = smallest.isfinite()
+    filled = smallest.masked_fill(~finite, 0)
+    threshold = {
+        "mean": filled.sum(-1) / finite.sum(-1),
+        "infinite": smallest.mean(-1),
+        "all-batches": filled.sum(-1) / smallest.shape[-1],
+        "least": smallest.min(-1).values,
+        "largest": filled.max(-1).values,
+        "none": 0 * filled.sum(-1),
+    }[level][..., None, None]
+    on = (pre.abs() if compare == "size" else pre) > threshold
+    return {"value": pre * on, "excess": (pre - threshold) * on, "one": on.to(pre.dtype), "clamp": torch.maximum(pre, threshold.expand_as(pre))}[keep]
 
 
-@acts_at_inference.mistake("relu-only", "The threshold is not used: every positive value stays.")
-def _(pre, threshold):
-    return pre.relu()
-
-
-@acts_at_inference.mistake("by-size", "You compared absolute values, so that strongly negative latents stay on.")
-def _(pre, threshold):
-    return torch.where(pre.abs() > threshold[..., None, None], pre, 0)
-
-
-@acts_at_inference.mistake("ones-for-values", "You returned which latents are on, not how strongly.")
-def _(pre, threshold):
-    return (pre > threshold[..., None, None]).to(pre.dtype)
-
-
-@acts_at_inference.mistake("clamped-to-threshold", "Values below the threshold became the threshold. They should be 0.")
-def _(pre, threshold):
-    return torch.maximum(pre, threshold[..., None, None])
-
-
-@acts_at_inference.mistake("one-threshold-for-all", "All SAEs got the average threshold. Each has its own.")
-def _(pre, threshold):
-    level = threshold.mean() if threshold.ndim else threshold * 1.5
-    return torch.where(pre > level, pre, 0)
+for _slug, _options, _message in (
+    ("threshold-subtracted", {"keep": "excess"}, "You took the threshold off the values that stay. That is a shifted ReLU, and shrinks every latent: values above the threshold stay as they are."),
+    ("relu-only", {"level": "none"}, "The threshold is not used: every positive value stays."),
+    ("by-size", {"compare": "size"}, "You compared absolute values, so that strongly negative latents stay on."),
+    ("ones-for-values", {"keep": "one"}, "You returned which latents are on, not how strongly."),
+    ("clamped-to-threshold", {"keep": "clamp"}, "Values below the threshold became the threshold. They should be 0."),
+    ("infinity-averaged", {"level": "infinite"}, "One batch that kept nothing made your threshold infinite, and the SAE silent for ever. Such a batch has no say in the average."),
+    ("empty-batches-counted", {"level": "all-batches"}, "You divided by the number of all batches. Those that kept nothing were left out of the sum: leave them out of the count too."),
+    ("least-of-all", {"level": "least"}, "Your threshold is the smallest value of any batch, not the average over batches: one odd batch would decide."),
+    ("largest-of-all", {"level": "largest"}, "Your threshold is the largest of the batches' smallest values, not their average."),
+):
+    acts_at_inference.mistake(_slug, _message)(lambda *args, _options=_options: _used(*args, **_options))
 
 
 @acts_at_inference.variant
-def _(pre, threshold):
-    """torch.where."""
+def _(pre, smallest):
+    """nanmean, torch.where."""
+    threshold = torch.where(smallest == torch.inf, torch.nan, smallest).nanmean(-1)
     return torch.where(pre > threshold.unsqueeze(-1).unsqueeze(-1), pre, 0)
 
 
 @acts_at_inference.variant
-def _(pre, threshold):
-    """A product with the mask."""
+def _(pre, smallest):
+    """A product with the mask; a weight per batch."""
+    weight = smallest.isfinite().to(pre.dtype)
+    threshold = (weight * smallest.nan_to_num(posinf=0)).sum(-1) / weight.sum(-1)
     return pre * (pre > threshold.reshape(*threshold.shape, 1, 1))
 
 
 @acts_at_inference.variant
-def _(pre, threshold):
+def _(pre, smallest):
     """nn.functional.threshold, SAE by SAE."""
-    if pre.ndim == 2:
-        return torch.nn.functional.threshold(pre, float(threshold), 0.0)
-    return torch.stack([torch.nn.functional.threshold(one, float(t), 0.0) for one, t in zip(pre, threshold)])
+    def one(values, kept):
+        return torch.nn.functional.threshold(values, float(kept[kept < torch.inf].mean()), 0.0)
+
+    return one(pre, smallest) if pre.ndim == 2 else torch.stack([one(*pair) for pair in zip(pre, smallest)])
 
 
 # --- unit_rows ---------------------------------------------------------------------------------------------
 
+
 def _unit_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("7 latents, 4 dimensions", 3 * _normal(rng, 7, 4))
-    yield Case("as many latents as dimensions", _normal(rng, 5, 5))
-    yield Case("2 SAEs at once, float32", 0.1 * _normal(rng, 2, 3, 6, dtype=torch.float32))
+    yield Case("7 latents, 4 dimensions", _params(rng, (), 4, 7))
+    yield Case("as many latents as dimensions", _params(rng, (), 5, 5))
+    yield Case("2 SAEs at once, float32", _params(rng, (2,), 6, 3, torch.float32))
 
 
 unit_rows = Exercise(
     "unit_rows",
-    difficulty=1,
+    difficulty=2,
     importance=4,
-    minutes=3,
-    learn="To name the axis of a latent before normalising anything.",
+    minutes=8,
+    learn="To name the axis of a latent before normalising anything, and where a length goes that is taken away.",
     cases=_unit_cases,
     hints=(
-        "Which axis of [*sae, d_sae, d_in] is summed away when you measure the length of one latent's direction?",
-        "Print `W_dec.norm(dim=-1).shape` and `W_dec.norm(dim=-2).shape`. One has an entry per latent.",
-        "Divide by `W_dec.norm(dim=-1, keepdim=True)`.",
+        "If a latent's row becomes half as long, its value must become twice as large for the reconstruction to stay. What makes a ReLU's value twice as large?",
+        "Print the shapes of `params['W_dec'].norm(dim=-1)` and of `norm(dim=-2)`: which has an entry per latent? Then, for W_enc, along which axis do the latents run?",
+        "With `length` of shape [*sae, d_sae]: one parameter is divided by it, two are multiplied, one is only copied.",
     ),
-    verified="long rows and short ones, square matrices, several SAEs.",
-    next="`unit_rows(W).norm(dim=-1)` is the test; put it behind every step while you develop.",
+    verified="long rows and short ones, square matrices, several SAEs; the reconstruction stays what it was.",
+    next="`unit_rows(params)['W_dec'].norm(dim=-1)` is one test, an unchanged `sae_forward` the other; keep both while you develop.",
 )
 
 
-@unit_rows.mistake("columns", "Your columns have length 1. A latent is a row: the same bug as in script 4.")
-def _(W_dec):
-    return W_dec / W_dec.norm(dim=-2, keepdim=True)
+def _folded(params, *, axis=-1, length=None, encoder="times", bias="times"):
+    W = params["W_dec"]
+    size = W.norm(dim=-1) if length is None else length(W)
+    scaled = W / (W.norm(dim=-2, keepdim=True) if axis == -2 else size.unsqueeze(-1))
+    W_enc, b_enc = params["W_enc"], params["b_enc"]
+    W_enc = {"times": W_enc * size.unsqueeze(-2), "left": W_enc.clone(), "over": W_enc / size.unsqueeze(-2)}[encoder]
+    b_enc = {"times": b_enc * size, "left": b_enc.clone(), "over": b_enc / size}[bias]
+    return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": scaled, "b_dec": params["b_dec"].clone()}
 
 
-@unit_rows.mistake("whole-matrix", "You divided by the length of the whole matrix.")
-def _(W_dec):
-    return W_dec / W_dec.flatten(-2).norm(dim=-1)[..., None, None]
-
-
-@unit_rows.mistake("by-the-square", "You divided by the *squared* length. Long rows became short ones.")
-def _(W_dec):
-    return W_dec / W_dec.square().sum(-1, keepdim=True)
-
-
-@unit_rows.mistake("by-the-largest-entry", "You divided by the largest entry of each row.")
-def _(W_dec):
-    return W_dec / W_dec.abs().amax(-1, keepdim=True)
-
-
-@unit_rows.mistake("shortened-only", "Rows shorter than 1 stayed as they were. A constraint to length 1 works in both directions.")
-def _(W_dec):
-    return W_dec / W_dec.norm(dim=-1, keepdim=True).clamp(min=1)
-
-
-@unit_rows.mistake("sum-of-entries", "You divided by the sum of absolute entries. That is another norm.")
-def _(W_dec):
-    return W_dec / W_dec.abs().sum(-1, keepdim=True)
+for _slug, _options, _message in (
+    ("columns", {"axis": -2}, "Your decoder *columns* have length 1. A latent is a row: print `W_dec.norm(dim=-1)`, it should be all ones."),
+    ("whole-matrix", {"length": lambda W: W.flatten(-2).norm(dim=-1)[..., None].expand(W.shape[:-1])}, "You divided by the length of the whole matrix. Each row has a length of its own."),
+    ("by-the-square", {"length": lambda W: W.square().sum(-1)}, "You divided by the *squared* length. Long rows became short ones."),
+    ("shortened-only", {"length": lambda W: W.norm(dim=-1).clamp(min=1)}, "Rows shorter than 1 stayed as they were. A constraint to length 1 works in both directions."),
+    ("sum-of-entries", {"length": lambda W: W.abs().sum(-1)}, "You divided by the sum of absolute entries. That is another norm."),
+    ("encoder-left", {"encoder": "left", "bias": "left"}, "The rows have length 1, and the reconstruction is another one: the lengths are gone. They belong into the latents' values."),
+    ("bias-left", {"bias": "left"}, "The encoder's columns carry the lengths, its bias does not: every latent switches on at another place than before."),
+    ("encoder-divided", {"encoder": "over", "bias": "over"}, "You divided the encoder by the lengths as well. What is taken from a row must be *given* to the value."),
+):
+    unit_rows.mistake(_slug, _message)(lambda *args, _options=_options: _folded(*args, **_options))
 
 
 @unit_rows.variant
-def _(W_dec):
-    """normalize."""
-    return normalize(W_dec, dim=-1)
+def _(params):
+    """normalize, and a diagonal matrix for the encoder."""
+    length = params["W_dec"].norm(dim=-1)
+    return {"W_dec": normalize(params["W_dec"], dim=-1), "W_enc": params["W_enc"] @ torch.diag_embed(length),
+            "b_enc": torch.einsum("...s,...s->...s", params["b_enc"], length), "b_dec": params["b_dec"] + 0}
 
 
 @unit_rows.variant
-def _(W_dec):
-    """einsum."""
-    return W_dec * torch.einsum("...sd,...sd->...s", W_dec, W_dec).rsqrt()[..., None]
+def _(params):
+    """Clones, changed in place."""
+    new = {name: value.clone() for name, value in params.items()}
+    length = torch.einsum("...sd,...sd->...s", params["W_dec"], params["W_dec"]).sqrt()
+    new["W_dec"] /= length[..., None]
+    new["W_enc"] *= length[..., None, :]
+    new["b_enc"] *= length
+    return new
 
 
 @unit_rows.variant
-def _(W_dec):
-    """A loop over rows."""
-    return torch.stack([row / torch.linalg.vector_norm(row) for row in W_dec.reshape(-1, W_dec.shape[-1])]).reshape(W_dec.shape)
+@_each
+def _(params):
+    """A loop over latents."""
+    rows, columns, biases = [], [], []
+    for s, row in enumerate(params["W_dec"]):
+        size = torch.linalg.vector_norm(row)
+        rows.append(row / size)
+        columns.append(params["W_enc"][:, s] * size)
+        biases.append(params["b_enc"][s] * size)
+    return {"W_dec": torch.stack(rows), "W_enc": torch.stack(columns, dim=1), "b_enc": torch.stack(biases), "b_dec": params["b_dec"].clone()}
 
 
 # --- aux_error ---------------------------------------------------------------------------------------------
@@ -987,13 +1012,13 @@ aux_error = Exercise(
     "aux_error",
     difficulty=2,
     importance=3,
-    minutes=5,
+    minutes=6,
     learn="To ask of every loss in which space its two sides live.",
     cases=_aux_error_cases,
     hints=(
         "x_hat contains the bias, so x - x_hat does not. In which space must the latents write?",
         "Print the mean over rows of `x - x_hat` and of your decoding: should they be of the same size?",
-        "Compare `x - x_hat` with `aux_acts @ params['W_dec']`, and nothing else.",
+        "Both sides are differences from the same origin. Write the squared distance of two things, in neither of which the bias occurs.",
     ),
     verified="a decoder bias that is far from zero, sums over dimensions, means over rows, several SAEs.",
     next="the rows of script 5 should not point at minus the bias any more.",
@@ -1066,7 +1091,7 @@ explained_variance = Exercise(
     hints=(
         "The SAE speaks another language than x: scaled. Translate the question into it, and the answer back.",
         "Print `scale.shape` and `x.shape`. Then print the mean length of x, of what goes into the SAE, and of what you compare with x.",
-        "`x_hat = sae_forward(params, x * factor)[1] / factor`, with `factor = scale[..., None, None]`; sums over the last two axes.",
+        "With `factor = scale[..., None, None]`: in which direction is x scaled before `sae_forward`, and what undoes it? Then one sum over rows and dimensions above the line, one below.",
     ),
     verified="activations far from the origin and thirty times too large, a scale per SAE.",
     next="is 1 - error / variance the same number if both are measured in scaled units? Why?",
@@ -1149,13 +1174,13 @@ shared_gradient = Exercise(
     "shared_gradient",
     difficulty=3,
     importance=3,
-    minutes=8,
+    minutes=10,
     learn="In which order averaging over machines and projecting onto a constraint belong, and what each machine's mean weighs.",
     cases=_shared_cases,
     hints=(
         "Each worker's gradient is a mean over its own rows. What weight has it in the mean over all rows? Then project, once.",
         "Print `grads.shape` and `n_rows.shape`: which axis is the workers'? And is the weight a share, adding up to 1?",
-        "`mean = torch.einsum('w,w...->...', n_rows / n_rows.sum(), grads)` (as floats), then take off the component along each row.",
+        "`torch.einsum('w,w...->...', weight, grads)` averages over workers. What is `weight`, so that it adds up to 1? Then `tangent_gradient` of chapter 22, on the average.",
     ),
     verified="workers with very different numbers of rows, one SAE and several.",
     next="the projection is linear: would projecting first and averaging after give another result? And on machines whose W_dec has drifted?",
@@ -1233,13 +1258,13 @@ decode_backward = Exercise(
     "decode_backward",
     difficulty=4,
     importance=3,
-    minutes=12,
+    minutes=15,
     learn="What a fast kernel owes: the gradient of every input, including those that repeat.",
     cases=_backward_cases,
     hints=(
         "Write x_hat for one row as a sum of k terms. What does each value do to x_hat, and what does each row of W_dec?",
         "Print the shapes of `W_dec[places]` and of `values.unsqueeze(-1) * grad.unsqueeze(1)`. The second has one vector per active latent per row: where must they be added up?",
-        "`torch.einsum('nkd,nd->nk', W_dec[places], grad)`, and `torch.zeros_like(W_dec).index_add(0, places.flatten(), written.flatten(0, 1))`.",
+        "A value's gradient is a dot product of `grad` with the row it multiplies: `torch.einsum('nkd,nd->nk', ..., grad)`. The rows' gradients start as zeros, and `index_add` puts each `written` vector on top of what is there: which two tensors have to be flattened, and over which axes?",
     ),
     verified="latents that are active in many rows, in none, k = 1 and more, against autograd's own answer.",
     next="compare with `torch.autograd.grad` through the dense decoder, on random input: that comparison is the test that the published kernels lacked.",

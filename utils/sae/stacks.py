@@ -108,3 +108,27 @@ def train(gradients: Gradients, params: Params, data: Float[Tensor, "sae n d_in"
         if after:
             after(step, params, state, x, idle > PATIENCE)
     return params
+
+
+def resampling(at: tuple[int, ...], resample: Callable[[Params, Tensor, Tensor, Tensor], Params],
+               acts: Callable[[Params, Tensor], Tensor]) -> After:
+    """An `after` for `train`: at these steps the dead latents of each SAE start again, and Adam forgets them.
+
+    Args:
+        resample: (params, x, x_hat, dead) of one SAE -> new parameters, as chapter 22's `resample_dead`.
+        acts: (params, x) -> latents.
+    """
+    def after(step: int, params: Params, state: dict, x: Tensor, dead: Tensor) -> None:
+        if step not in at:
+            return
+        x_hat = decoded(params, acts(params, x))
+        for s in range(len(x)):
+            new = resample({name: value[s] for name, value in params.items()}, x[s], x_hat[s], dead[s])
+            for name in params:
+                params[name][s] = new[name]
+        for key in ("exp_avg", "exp_avg_sq"):
+            state["W_dec"][key][dead] = 0
+            state["b_enc"][key][dead] = 0
+            state["W_enc"][key].mT[dead] = 0
+
+    return after
