@@ -1,48 +1,22 @@
 """The exercises of chapter 00: cases, named mistakes, other right answers and hints."""
 
-import functools
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from utils.course.cases import left_padded, normal, right_padded, tiny, token_rows, uniform, wrong_ways
 from utils.course.exercises import Case, Exercise
-from utils.models import tiny_model
-
-
-@functools.cache
-def _model():
-    """One tiny model for all cases: building it takes longer than a check may."""
-    return tiny_model(seed=0)
-
-
-def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
-
-
-def _right(lengths: list[int], pos: int) -> Tensor:
-    """A mask with the padding on the right: row i has lengths[i] real tokens."""
-    return torch.arange(pos) < torch.tensor(lengths)[:, None]
-
-
-def _left(lengths: list[int], pos: int) -> Tensor:
-    """A mask with the padding on the left."""
-    return _right(lengths, pos).flip(1)
 
 
 # --- cache_resid_post --------------------------------------------------------------------------------------
 
 
 def _cache_cases(rng: torch.Generator) -> Iterator[Case]:
-    def tokens(batch: int, pos: int) -> Tensor:
-        drawn = torch.randint(3, _model().cfg.d_vocab, (batch, pos), generator=rng)
-        drawn[:, 0] = _model().tokenizer.bos_token_id
-        return drawn
-
-    yield Case("2 texts of 5 tokens, the first block", _model(), tokens(2, 5), 0)
-    yield Case("3 texts of 7 tokens, a block in the middle", _model(), tokens(3, 7), 1)
-    yield Case("1 text of 4 tokens, the last block", _model(), tokens(1, 4), 2)
+    yield Case("2 texts of 5 tokens, the first block", tiny(), token_rows(rng, 2, 5), 0)
+    yield Case("3 texts of 7 tokens, a block in the middle", tiny(), token_rows(rng, 3, 7), 1)
+    yield Case("1 text of 4 tokens, the last block", tiny(), token_rows(rng, 1, 4), 2)
 
 
 cache_resid_post = Exercise(
@@ -65,64 +39,33 @@ cache_resid_post = Exercise(
 )
 
 
-def _cached(model, tokens: Tensor, name: str) -> Tensor:
+def _cached(model, tokens: Tensor, layer: int, *, point: str = "blocks.{}.hook_out", earlier: int = 0) -> Tensor:
+    name = point.format(layer - earlier)
     with torch.no_grad():
         _, cache = model.run_with_cache(tokens, names_filter=name)
     return cache[name]
 
 
-@cache_resid_post.mistake(
-    "before-the-block",
-    "You returned what enters block `layer`; what this block itself adds is missing. Every block has a hook point at "
-    "its door and one at its exit: which one did you ask for?",
-)
-def _(model, tokens, layer):
-    return _cached(model, tokens, f"blocks.{layer}.hook_resid_pre")
-
-
-@cache_resid_post.mistake(
-    "middle-of-the-block",
-    "You returned the stream between the attention and the MLP. The attention has been added, the MLP has not: the "
-    "exit of the block is one addition later.",
-)
-def _(model, tokens, layer):
-    return _cached(model, tokens, f"blocks.{layer}.hook_resid_mid")
-
-
-@cache_resid_post.mistake(
-    "counted-from-one",
-    "You counted blocks from 1: asked for block 1 you returned block 0. The specification counts from 0, as the "
-    "hook names do.",
-)
-def _(model, tokens, layer):
-    return _cached(model, tokens, f"blocks.{layer - 1}.hook_out")
-
-
-@cache_resid_post.mistake(
-    "attention-output",
-    "You returned what the attention of this block writes, not the stream it writes into. The residual stream is "
-    "the running sum.",
-)
-def _(model, tokens, layer):
-    return _cached(model, tokens, f"blocks.{layer}.attn.hook_out")
-
-
-@cache_resid_post.mistake(
-    "mlp-output",
-    "You returned what the MLP of this block writes, not the stream it writes into. The residual stream is the "
-    "running sum.",
-)
-def _(model, tokens, layer):
-    return _cached(model, tokens, f"blocks.{layer}.mlp.hook_out")
-
-
-@cache_resid_post.mistake(
-    "final-norm",
-    "You returned the output of the final norm: the same for every `layer`, and rescaled token by token. The "
-    "residual stream of one block is read before that norm.",
-)
-def _(model, tokens, layer):
-    return _cached(model, tokens, "ln_final.hook_out")
+wrong_ways(cache_resid_post, _cached, {
+    "before-the-block": ({"point": "blocks.{}.hook_resid_pre"},
+        "You returned what enters block `layer`; what this block itself adds is missing. Every block has a hook point at "
+        "its door and one at its exit: which one did you ask for?"),
+    "middle-of-the-block": ({"point": "blocks.{}.hook_resid_mid"},
+        "You returned the stream between the attention and the MLP. The attention has been added, the MLP has not: the "
+        "exit of the block is one addition later."),
+    "counted-from-one": ({"earlier": 1},
+        "You counted blocks from 1: asked for block 1 you returned block 0. The specification counts from 0, as the "
+        "hook names do."),
+    "attention-output": ({"point": "blocks.{}.attn.hook_out"},
+        "You returned what the attention of this block writes, not the stream it writes into. The residual stream is "
+        "the running sum."),
+    "mlp-output": ({"point": "blocks.{}.mlp.hook_out"},
+        "You returned what the MLP of this block writes, not the stream it writes into. The residual stream is the "
+        "running sum."),
+    "final-norm": ({"point": "ln_final.hook_out"},
+        "You returned the output of the final norm: the same for every `layer`, and rescaled token by token. The "
+        "residual stream of one block is read before that norm."),
+})
 
 
 @cache_resid_post.mistake(
@@ -130,7 +73,7 @@ def _(model, tokens, layer):
     "You returned one vector per text. All positions were asked for; picking one is the next exercise's job.",
 )
 def _(model, tokens, layer):
-    return _cached(model, tokens, f"blocks.{layer}.hook_out")[:, -1]
+    return _cached(model, tokens, layer)[:, -1]
 
 
 @cache_resid_post.mistake(
@@ -139,7 +82,7 @@ def _(model, tokens, layer):
     "`remove_batch_dim`: the result is [batch, pos, d_model] also for one text.",
 )
 def _(model, tokens, layer):
-    return _cached(model, tokens, f"blocks.{layer}.hook_out")[0]
+    return _cached(model, tokens, layer)[0]
 
 
 @cache_resid_post.mistake(
@@ -148,7 +91,7 @@ def _(model, tokens, layer):
     "was asked for.",
 )
 def _(model, tokens, layer):
-    return _cached(model, tokens, f"blocks.{layer}.hook_out")[:, 1:]
+    return _cached(model, tokens, layer)[:, 1:]
 
 
 @cache_resid_post.variant
@@ -183,22 +126,22 @@ def _(model, tokens, layer):
 @cache_resid_post.variant
 def _(model, tokens, layer):
     """One text at a time."""
-    return torch.cat([_cached(model, row[None], f"blocks.{layer}.hook_out") for row in tokens])
+    return torch.cat([_cached(model, row[None], layer) for row in tokens])
 
 
 # --- gather_last_token -------------------------------------------------------------------------------------
 
 
 def _gather_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("4 texts, padding on the right", _normal(rng, 4, 6, 5), _right([3, 5, 1, 4], 6))
-    yield Case("3 texts, padding on the left, float32", _normal(rng, 3, 7, 4, dtype=torch.float32), _left([2, 6, 5], 7))
+    yield Case("4 texts, padding on the right", normal(rng, 4, 6, 5), right_padded([3, 5, 1, 4], 6))
+    yield Case("3 texts, padding on the left, float32", normal(rng, 3, 7, 4, dtype=torch.float32), left_padded([2, 6, 5], 7))
     yield Case(
         "3 texts: padding on the right, none, padding on the left",
-        _normal(rng, 3, 5, 8),
-        torch.cat([_right([2, 5], 5), _left([3], 5)]),
+        normal(rng, 3, 5, 8),
+        torch.cat([right_padded([2, 5], 5), left_padded([3], 5)]),
     )
-    yield Case("1 text of 1 token", _normal(rng, 1, 1, 6), torch.ones(1, 1, dtype=torch.bool))
-    yield Case("no texts", _normal(rng, 0, 4, 3), torch.ones(0, 4, dtype=torch.bool))
+    yield Case("1 text of 1 token", normal(rng, 1, 1, 6), torch.ones(1, 1, dtype=torch.bool))
+    yield Case("no texts", normal(rng, 0, 4, 3), torch.ones(0, 4, dtype=torch.bool))
 
 
 gather_last_token = Exercise(
@@ -334,14 +277,14 @@ def _(acts, mask):
 
 
 def _zero_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("3 texts of 8 tokens, positions 1 and 4", _normal(rng, 3, 8, 5), [1, 4])
+    yield Case("3 texts of 8 tokens, positions 1 and 4", normal(rng, 3, 8, 5), [1, 4])
     yield Case(
         "5 texts of 6 tokens, the last and the third, float32",
-        _normal(rng, 5, 6, 9, dtype=torch.float32),
+        normal(rng, 5, 6, 9, dtype=torch.float32),
         [-1, 2],
     )
-    yield Case("1 text, position 0", _normal(rng, 1, 4, 3), [0])
-    yield Case("2 texts, no position", _normal(rng, 2, 3, 4), [])
+    yield Case("1 text, position 0", normal(rng, 1, 4, 3), [0])
+    yield Case("2 texts, no position", normal(rng, 2, 3, 4), [])
 
 
 zero_ablate = Exercise(
@@ -487,13 +430,13 @@ def _(activation, positions):
 
 def _mean_cases(rng: torch.Generator) -> Iterator[Case]:
     # An offset keeps every mean away from 0, so that a mean over the wrong things cannot pass by being small.
-    yield Case("3 texts, padding on the right", _normal(rng, 3, 6, 5) + 1, _right([2, 6, 3], 6))
+    yield Case("3 texts, padding on the right", normal(rng, 3, 6, 5) + 1, right_padded([2, 6, 3], 6))
     yield Case(
         "4 texts, padding on the left, float32",
-        _normal(rng, 4, 5, 7, dtype=torch.float32) - 2,
-        _left([4, 1, 3, 2], 5),
+        normal(rng, 4, 5, 7, dtype=torch.float32) - 2,
+        left_padded([4, 1, 3, 2], 5),
     )
-    yield Case("1 text without padding", _normal(rng, 1, 4, 3) + 1, torch.ones(1, 4, dtype=torch.bool))
+    yield Case("1 text without padding", normal(rng, 1, 4, 3) + 1, torch.ones(1, 4, dtype=torch.bool))
 
 
 mean_ablate = Exercise(
@@ -641,9 +584,9 @@ def _(activation, mask):
 
 def _with_norms(rng: torch.Generator, norms: Tensor, d_model: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Random directions with the norms asked for, up to 2% and a common unit."""
-    directions = _normal(rng, *norms.shape, d_model)
-    jitter = 1 + 0.02 * (2 * torch.rand(norms.shape, generator=rng, dtype=torch.float64) - 1)
-    unit = 5 + 20 * torch.rand((), generator=rng, dtype=torch.float64)
+    directions = normal(rng, *norms.shape, d_model)
+    jitter = 1 + 0.02 * (2 * uniform(rng, *norms.shape) - 1)
+    unit = 5 + 20 * uniform(rng)
     lengths = norms * jitter * unit
     return (directions / directions.norm(dim=-1, keepdim=True) * lengths[..., None]).to(dtype)
 
@@ -661,7 +604,7 @@ def _residual_cases(rng: torch.Generator) -> Iterator[Case]:
             [6.0, 6.3, 120.0, 7.5, 5.0, 4.9, 5.2, 5.1, 4.8],
         ]
     ).double()
-    yield Case("3 texts, padding on the right", _with_norms(rng, right, 7), _right([6, 4, 4], 9), 3.0)
+    yield Case("3 texts, padding on the right", _with_norms(rng, right, 7), right_padded([6, 4, 4], 9), 3.0)
     # Text 2 has a short first token: in the median it would move the limit from 3.9 to 3, below 3.5. A text of one
     # token has nothing to keep.
     left = torch.tensor(
@@ -675,12 +618,12 @@ def _residual_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case(
         "4 texts, padding on the left, float32",
         _with_norms(rng, left, 6, dtype=torch.float32),
-        _left([4, 4, 1, 1], 5),
+        left_padded([4, 4, 1, 1], 5),
         3.0,
     )
     # The second text consists of big tokens: by its own median they are usual.
     uneven = torch.tensor([[30.0, 1.0, 1.3, 1.1, 1.2, 1.15], [31.0, 40.0, 42.0, 41.0, 1.1, 1.0]]).double()
-    yield Case("2 texts, one of them large throughout", _with_norms(rng, uneven, 5), _right([6, 4], 6), 3.0)
+    yield Case("2 texts, one of them large throughout", _with_norms(rng, uneven, 5), right_padded([6, 4], 6), 3.0)
     full = torch.tensor([[30.0, 1.0, 1.3, 1.7, 3.0, 1.1]]).double()
     yield Case("1 text without padding, a ratio of 2", _with_norms(rng, full, 4), torch.ones(1, 6, dtype=torch.bool), 2.0)
     rows = [[[9.0, 0.0], [0.1, 0.0], [0.6, 0.8], [1.0, 0.0], [0.0, 2.0]], [[7.0, 0.0], [1.5, 2.0], [1.5, 2.0], [1.4, 1.4], [0.0, 0.0]]]
@@ -861,7 +804,7 @@ def _cosine_cases(rng: torch.Generator) -> Iterator[Case]:
     # Lengths from 0.5 to 8 and a common offset: dot products, correlations and cosines then all differ.
     def vectors(n: int, d_model: int, dtype: torch.dtype = torch.float64) -> Tensor:
         scale = torch.linspace(0.5, 8, n, dtype=torch.float64)[:, None]
-        return ((_normal(rng, n, d_model) + 0.7) * scale).to(dtype)
+        return ((normal(rng, n, d_model) + 0.7) * scale).to(dtype)
 
     yield Case("6 vectors of 9 dimensions", vectors(6, 9))
     yield Case("4 vectors of 5 dimensions, float32", vectors(4, 5, torch.float32))
@@ -1023,10 +966,10 @@ def _lens_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, lead: tuple[int, ...], d_model: int, d_vocab: int, eps: float, dtype=torch.float64) -> Case:
         return Case(
             label,
-            (0.3 * _normal(rng, *lead, d_model) + 0.1).to(dtype),
-            (1 + 0.4 * _normal(rng, d_model)).to(dtype),
+            (0.3 * normal(rng, *lead, d_model) + 0.1).to(dtype),
+            (1 + 0.4 * normal(rng, d_model)).to(dtype),
             eps,
-            _normal(rng, d_model, d_vocab, dtype=dtype),
+            normal(rng, d_model, d_vocab, dtype=dtype),
         )
 
     yield case("2 texts of 4 tokens, 7 dimensions", (2, 4), 7, 11, 0.05)

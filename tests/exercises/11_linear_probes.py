@@ -10,19 +10,12 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from utils.course.cases import integers, normal, shuffle, uniform
 from utils.course.exercises import Case, Exercise
 
 
-def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
-
-
-def _shuffled(rng: torch.Generator, values: list[int]) -> Tensor:
-    return torch.tensor(values)[torch.randperm(len(values), generator=rng)]
-
-
 def _labels(rng: torch.Generator, zeros: int, ones: int) -> Tensor:
-    return _shuffled(rng, [0] * zeros + [1] * ones)
+    return shuffle(rng, [0] * zeros + [1] * ones)
 
 
 # --- grouped_split -----------------------------------------------------------------------------------------
@@ -32,20 +25,20 @@ def _split_cases(rng: torch.Generator) -> Iterator[Case]:
     def spread(n_groups: int) -> Tensor:
         return (torch.randperm(n_groups, generator=rng).double() + 0.5) / n_groups
 
-    yield Case("12 rows, 6 groups of two", _shuffled(rng, [*range(6)] * 2), spread(6))
+    yield Case("12 rows, 6 groups of two", shuffle(rng, [*range(6)] * 2), spread(6))
     # The ids first appear from large to small, the draws grow with the id: the order of the ids matters.
     ids = torch.tensor([970, 61, 42, 40, 13, 7, 3])
     yield Case(
         "groups of 1 to 4 rows, ids with gaps",
         ids.repeat_interleave(torch.tensor([2, 1, 3, 1, 2, 4, 1])),
-        (torch.arange(7) + torch.rand(7, generator=rng, dtype=torch.float64)) / 7,
+        (torch.arange(7) + uniform(rng, 7)) / 7,
         val=0.35,
         test=0.25,
     )
     quarters = torch.tensor([0.0, 0.25, 0.25, 0.5, 0.5, 0.75, 0.9, 0.1])
-    yield Case("draws on the boundaries", _shuffled(rng, [*range(8)] * 3), quarters[torch.randperm(8, generator=rng)], val=0.25, test=0.25)
+    yield Case("draws on the boundaries", shuffle(rng, [*range(8)] * 3), quarters[torch.randperm(8, generator=rng)], val=0.25, test=0.25)
     few = torch.cat([0.05 + 0.2 * torch.rand(6, generator=rng), 0.32 + 0.1 * torch.rand(4, generator=rng)])
-    yield Case("by chance, nothing falls into train", _shuffled(rng, [*range(10)] * 2), few[torch.randperm(10, generator=rng)])
+    yield Case("by chance, nothing falls into train", shuffle(rng, [*range(10)] * 2), few[torch.randperm(10, generator=rng)])
     yield Case('negative ids', torch.tensor([-5, 3, -5, -1, 3]), torch.tensor([0.1, 0.9, 0.4], dtype=torch.float64))
 
 
@@ -193,9 +186,9 @@ def _(groups, draws, val=0.2, test=0.3):
 
 
 def _mass_mean_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("5 rows, 3 dimensions", 2 + _normal(rng, 5, 3), _labels(rng, 2, 3))
-    yield Case("11 rows, 7 dimensions, classes of 3 and 8, float32", _normal(rng, 11, 7, dtype=torch.float32) - 1.5, _labels(rng, 3, 8))
-    yield Case("a single row of class 1", 3 * _normal(rng, 6, 4) + 1, _labels(rng, 5, 1))
+    yield Case("5 rows, 3 dimensions", 2 + normal(rng, 5, 3), _labels(rng, 2, 3))
+    yield Case("11 rows, 7 dimensions, classes of 3 and 8, float32", normal(rng, 11, 7, dtype=torch.float32) - 1.5, _labels(rng, 3, 8))
+    yield Case("a single row of class 1", 3 * normal(rng, 6, 4) + 1, _labels(rng, 5, 1))
 
 
 mass_mean_direction = Exercise(
@@ -338,8 +331,8 @@ def _whitened_cases(rng: torch.Generator) -> Iterator[Case]:
     def clouds(n_0: int, n_1: int, d_model: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
         """Two clouds with different, tilted and stretched spreads, away from the origin."""
         labels = _labels(rng, n_0, n_1)
-        mixes = _normal(rng, 2, d_model, d_model) / math.sqrt(d_model) + torch.diag(torch.linspace(1, 3, d_model).double())
-        acts = torch.einsum("nd,nde->ne", _normal(rng, n_0 + n_1, d_model), mixes[labels])
+        mixes = normal(rng, 2, d_model, d_model) / math.sqrt(d_model) + torch.diag(torch.linspace(1, 3, d_model).double())
+        acts = torch.einsum("nd,nde->ne", normal(rng, n_0 + n_1, d_model), mixes[labels])
         return (acts + 5 + 2 * labels[:, None]).to(dtype), labels
 
     yield Case("12 rows, 3 dimensions", *clouds(5, 7, 3))
@@ -503,11 +496,11 @@ def _(acts, labels, ridge=0.1):
 
 def _fold_cases(rng: torch.Generator) -> Iterator[Case]:
     def probe(d_model: int, constant: list[int], dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
-        weight, mean = _normal(rng, d_model, dtype=dtype), 2 + _normal(rng, d_model, dtype=dtype).abs()
-        std = 2 + torch.rand(d_model, generator=rng, dtype=torch.float64).to(dtype)
+        weight, mean = normal(rng, d_model, dtype=dtype), 2 + normal(rng, d_model, dtype=dtype).abs()
+        std = 2 + uniform(rng, d_model, dtype=dtype)
         std[constant] = 0
         weight[constant] = weight[constant].abs() + 0.5
-        return weight, 1 + _normal(rng, dtype=dtype).abs(), mean, std
+        return weight, 1 + normal(rng, dtype=dtype).abs(), mean, std
 
     yield Case("3 features", *probe(3, []))
     yield Case("8 features, one of them constant, float32", *probe(8, [5], torch.float32))
@@ -640,12 +633,12 @@ def _(weight, bias, mean, std):
 
 
 def _auroc_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("6 scores without ties", _normal(rng, 6) + 0.3, _labels(rng, 3, 3))
+    yield Case("6 scores without ties", normal(rng, 6) + 0.3, _labels(rng, 3, 3))
     # Ties across the classes in both orders, whichever rows the labels fall on.
     tied = torch.tensor([2.0, 2.0, 0.5, -1.0, 0.5, 3.0, 0.5, -1.0, 2.0, 4.0, -3.0, 0.5, 3.0])
     yield Case("13 scores with ties, float32", tied.float(), torch.tensor([1, 0, 0, 1, 0, 0, 1, 0, 1, 1, 0, 1, 1]))
     labels = _labels(rng, 7, 4)
-    yield Case("worse than chance, all scores below zero", -5 - _normal(rng, 11).abs() - 0.9 * labels, labels)
+    yield Case("worse than chance, all scores below zero", -5 - normal(rng, 11).abs() - 0.9 * labels, labels)
     yield Case("the same score for every row", torch.full((5,), 1.5, dtype=torch.float64), _labels(rng, 2, 3))
     yield Case('scores that differ by very little', torch.tensor([0.0, 3.0, 1.0, 2.0, 2.0], dtype=torch.float64) * 1e-09 + 0.5, torch.tensor([0, 0, 1, 1, 0]))
 
@@ -787,20 +780,20 @@ def _(scores, labels):
 
 def _bootstrap_cases(rng: torch.Generator) -> Iterator[Case]:
     def draws(n_boot: int, n_groups: int) -> Tensor:
-        return torch.randint(n_groups, (n_boot, n_groups), generator=rng)
+        return integers(rng, 0, n_groups, n_boot, n_groups)
 
     yield Case("6 rows in 3 groups of two", torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 0.0]), torch.tensor([0, 0, 1, 1, 2, 2]), draws(40, 3))
     yield Case(
         "groups of 1 to 6 rows, ids with gaps",
         torch.rand(16, generator=rng),
-        _shuffled(rng, [2] * 6 + [5] * 1 + [30] * 4 + [31] * 2 + [4] * 3),
+        shuffle(rng, [2] * 6 + [5] * 1 + [30] * 4 + [31] * 2 + [4] * 3),
         draws(58, 5),
         coverage=0.8,
     )
     yield Case(
         "a number per row, coverage one half",
-        3 + _normal(rng, 22, dtype=torch.float32),
-        _shuffled(rng, [11] * 5 + [3] * 3 + [8] * 7 + [1] * 2 + [6] * 4 + [20]),
+        3 + normal(rng, 22, dtype=torch.float32),
+        shuffle(rng, [11] * 5 + [3] * 3 + [8] * 7 + [1] * 2 + [6] * 4 + [20]),
         draws(35, 6),
         coverage=0.5,
     )
@@ -969,9 +962,9 @@ def _sweep_cases(rng: torch.Generator) -> Iterator[Case]:
     def layer(on_train: float, on_val: float, on_test: float) -> Tensor:
         """One layer in which the label moves the rows of the three parts this far along one axis; 0 on
         validation rows stands for `mixed`."""
-        axis = torch.nn.functional.normalize(_normal(rng, 5), dim=0)
+        axis = torch.nn.functional.normalize(normal(rng, 5), dim=0)
         reach = torch.where(train, on_train, torch.where(val, on_val or 3, on_test)).double()
-        return 0.5 * _normal(rng, 25, 5) + 3 + (reach * (side if on_val else mixed))[:, None] * axis
+        return 0.5 * normal(rng, 25, 5) + 3 + (reach * (side if on_val else mixed))[:, None] * axis
 
     def case(label: str, *reaches: tuple[float, float, float]) -> Case:
         """A layer that a part of the rows likes best is not the layer that validation likes best."""
@@ -1145,7 +1138,7 @@ def _(acts, labels, train, val):
 def _pca_cases(rng: torch.Generator) -> Iterator[Case]:
     def cloud(n: int, d_model: int, dtype: torch.dtype = torch.float64) -> Tensor:
         """Rows that vary by clearly different amounts along tilted axes, away from the origin."""
-        left, right = torch.linalg.qr(_normal(rng, n, n))[0], torch.linalg.qr(_normal(rng, d_model, d_model))[0]
+        left, right = torch.linalg.qr(normal(rng, n, n))[0], torch.linalg.qr(normal(rng, d_model, d_model))[0]
         r = min(n, d_model)
         sizes = 9 * 0.6 ** torch.arange(r).double()
         return (left[:, :r] * sizes @ right[:r] + torch.linspace(2, 6, d_model)).to(dtype)

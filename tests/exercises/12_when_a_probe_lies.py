@@ -8,16 +8,9 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 from torch import Tensor
 
+from utils.course.cases import integers, normal, shuffle, wrong_ways
 from utils.course.exercises import Case, Exercise
 from utils.probes import auroc, mass_mean
-
-
-def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
-
-
-def _shuffled(rng: torch.Generator, values: list[int]) -> Tensor:
-    return torch.tensor(values)[torch.randperm(len(values), generator=rng)]
 
 
 def _alternating(n: int) -> Tensor:
@@ -41,9 +34,9 @@ def _orders(rng: torch.Generator, labels: Tensor, train: Tensor, n_null: int) ->
 
 def _null_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, n: int, d_model: int, n_train: int, n_null: int, dtype: torch.dtype) -> Case:
-        labels, train = _alternating(n), _shuffled(rng, [1] * n_train + [0] * (n - n_train)).bool()
+        labels, train = _alternating(n), shuffle(rng, [1] * n_train + [0] * (n - n_train)).bool()
         # The real labels are easy to read, so that using them where the shuffled ones belong shows.
-        acts = _normal(rng, n, d_model, dtype=dtype) + 3 * labels[:, None].to(dtype)
+        acts = normal(rng, n, d_model, dtype=dtype) + 3 * labels[:, None].to(dtype)
         return Case(label, acts, labels, train, _orders(rng, labels, train, n_null))
 
     yield case("23 rows, 5 dimensions, 4 shuffles", 23, 5, 13, 4, torch.float64)
@@ -189,7 +182,7 @@ def _(acts, labels, train, orders):
 def _p_cases(rng: torch.Generator) -> Iterator[Case]:
     # Multiples of 1/64 are exact in binary, so that a tie is a tie.
     def sixty_fourths(n: int, low: int, high: int) -> list[float]:
-        return (torch.randint(low, high, (n,), generator=rng) / 64).tolist()
+        return (integers(rng, low, high, n) / 64).tolist()
 
     # More on the left than on the right, so that the sides can be told apart.
     null = [*sixty_fourths(20, 25, 40), *sixty_fourths(9, 2, 12), *sixty_fourths(4, 53, 62), 0.8125, 0.1875, 0.1875]
@@ -313,13 +306,13 @@ def _(observed, null):
 
 def _pooled_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, lengths: list[int], pos: int, d_vocab: int, d_model: int, dtype: torch.dtype) -> Case:
-        tokens = torch.randint(1, d_vocab, (len(lengths), pos), generator=rng)
+        tokens = integers(rng, 1, d_vocab, len(lengths), pos)
         tokens[:, 0] = 0
         # Padding is a real token's number, as in many tokenizers: only the mask tells.
         mask = torch.arange(pos) < torch.tensor(lengths)[:, None]
         tokens[~mask] = 1
         tokens[0, 2] = tokens[0, 1]
-        return Case(label, _normal(rng, d_vocab, d_model, dtype=dtype) + 1, tokens, mask)
+        return Case(label, normal(rng, d_vocab, d_model, dtype=dtype) + 1, tokens, mask)
 
     yield case("4 texts, up to 7 tokens, one token twice", [5, 7, 2, 4], 7, 11, 6, torch.float64)
     yield case("3 texts, float32", [4, 3, 6], 8, 13, 5, torch.float32)
@@ -445,7 +438,7 @@ def _control_cases(rng: torch.Generator) -> Iterator[Case]:
         return values[torch.randperm(n, generator=rng)]
 
     def words(types: list[str], n: int) -> list[str]:
-        rest = torch.randint(len(types), (n - len(types),), generator=rng).tolist()
+        rest = integers(rng, 0, len(types), n - len(types)).tolist()
         return [types[i] for i in [*reversed(range(len(types))), *rest]]
 
     types = ["answer", "call", "dance", "fight", "help", "look", "run", "smile", "turn", "walk", "wish"]
@@ -570,8 +563,8 @@ def _(words, draws):
 
 def _code_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, n: int, n_classes: int, first: int, dtype: torch.dtype = torch.float64) -> Case:
-        log_probs = _normal(rng, n, n_classes, dtype=dtype).log_softmax(1)
-        labels = _shuffled(rng, [i % n_classes for i in range(n)])
+        log_probs = normal(rng, n, n_classes, dtype=dtype).log_softmax(1)
+        labels = shuffle(rng, [i % n_classes for i in range(n)])
         return Case(label, log_probs, labels, first)
 
     yield case("13 rows, 3 classes, 4 before the first probe", 13, 3, 4)
@@ -612,56 +605,23 @@ def _code(log_probs, labels, first, *, unit=math.log(2), head=None, skip=None, r
     return bits, n * math.log2(n_classes) / bits if bits else math.inf
 
 
-@online_codelength.mistake(
-    "nats-beside-bits",
-    "Your later rows are in nats, the first ones in bits. A natural logarithm becomes bits when it is divided by the "
-    "natural logarithm of 2.",
-)
-def _(log_probs, labels, first):
-    return _code(log_probs, labels, first, unit=1.0)
-
-
-@online_codelength.mistake(
-    "first-rows-free",
-    "The first rows cost nothing in your code. Nobody can know their labels before they are sent: leaving them out makes "
-    "every probe look as if it had learned from no data.",
-)
-def _(log_probs, labels, first):
-    return _code(log_probs, labels, first, head=0.0)
-
-
-@online_codelength.mistake(
-    "first-rows-predicted",
-    "You charged the first rows by the probabilities that stand there. No probe existed yet, so they mean nothing; the "
-    "uniform code applies.",
-)
-def _(log_probs, labels, first):
-    return _code(log_probs, labels, first, head=0.0, skip=0)
-
-
-@online_codelength.mistake(
-    "first-rows-twice",
-    "You added the uniform code for the first rows and charged their probabilities as well. Each row is sent once.",
-)
-def _(log_probs, labels, first):
-    return _code(log_probs, labels, first, skip=0)
-
-
-@online_codelength.mistake(
-    "mean-not-sum",
-    "You averaged the later rows. A code is paid for in full: the number of bits is a sum over rows.",
-)
-def _(log_probs, labels, first):
-    return _code(log_probs, labels, first, reduce=Tensor.mean)
-
-
-@online_codelength.mistake(
-    "sign-of-the-log",
-    "Logarithms of probabilities are negative, and yours came into the sum with their own sign. A row costs "
-    "log2(1 / p), which is positive.",
-)
-def _(log_probs, labels, first):
-    return _code(log_probs, labels, first, unit=-math.log(2))
+wrong_ways(online_codelength, _code, {
+    "nats-beside-bits": ({"unit": 1.0},
+        "Your later rows are in nats, the first ones in bits. A natural logarithm becomes bits when it is divided by the "
+        "natural logarithm of 2."),
+    "first-rows-free": ({"head": 0.0},
+        "The first rows cost nothing in your code. Nobody can know their labels before they are sent: leaving them out makes "
+        "every probe look as if it had learned from no data."),
+    "first-rows-predicted": ({"head": 0.0, "skip": 0},
+        "You charged the first rows by the probabilities that stand there. No probe existed yet, so they mean nothing; the "
+        "uniform code applies."),
+    "first-rows-twice": ({"skip": 0},
+        "You added the uniform code for the first rows and charged their probabilities as well. Each row is sent once."),
+    "mean-not-sum": ({"reduce": Tensor.mean}, "You averaged the later rows. A code is paid for in full: the number of bits is a sum over rows."),
+    "sign-of-the-log": ({"unit": -math.log(2)},
+        "Logarithms of probabilities are negative, and yours came into the sum with their own sign. A row costs "
+        "log2(1 / p), which is positive."),
+})
 
 
 @online_codelength.mistake(
@@ -718,7 +678,7 @@ def _matrix_cases(rng: torch.Generator) -> Iterator[Case]:
         labels = [_alternating(n) for n in sizes]
         train = [torch.tensor([1] * (n // 2 + 1) + [0] * (n - n // 2 - 1)).bool() for n in sizes]
         # Every topic is tilted its own way, so that the matrix is not symmetric and some entries lie under 0.5.
-        acts = [_normal(rng, n, d_model, dtype=dtype) + 0.8 * y[:, None].to(dtype) * _normal(rng, d_model, dtype=dtype) + 2 * _normal(rng, d_model, dtype=dtype)
+        acts = [normal(rng, n, d_model, dtype=dtype) + 0.8 * y[:, None].to(dtype) * normal(rng, d_model, dtype=dtype) + 2 * normal(rng, d_model, dtype=dtype)
                 for n, y in zip(sizes, labels)]
         order = [torch.randperm(n, generator=rng) for n in sizes]
         return Case(label, [a[o] for a, o in zip(acts, order)], [y[o] for y, o in zip(labels, order)], [t[o] for t, o in zip(train, order)])
@@ -871,9 +831,9 @@ def _(acts, labels, train):
 
 def _centre_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, ids: list[int], counts: list[int], d_model: int, dtype: torch.dtype) -> Case:
-        topics = _shuffled(rng, [i for i, count in zip(ids, counts) for _ in range(count)])
+        topics = shuffle(rng, [i for i, count in zip(ids, counts) for _ in range(count)])
         offset = torch.tensor([float(i) for i in topics])[:, None]
-        return Case(label, (_normal(rng, len(topics), d_model) * 2 + offset).to(dtype), topics)
+        return Case(label, (normal(rng, len(topics), d_model) * 2 + offset).to(dtype), topics)
 
     yield case("3 topics of 2, 5 and 4 rows", [0, 1, 2], [2, 5, 4], 6, torch.float64)
     yield case("topic ids with gaps, float32", [9, 3, 40], [4, 3, 6], 5, torch.float32)
@@ -1179,7 +1139,7 @@ def _balanced_cases(rng: torch.Generator) -> Iterator[Case]:
         return Case(label, predicted[order], labels[order])
 
     def drawn(count: int) -> int:
-        return int(torch.randint(1, count, (1,), generator=rng))
+        return int(integers(rng, 1, count, 1))
 
     yield case("2 classes of 17 and 4 rows", [17, 4], [16, drawn(4)], 2)
     yield case("3 classes of 5, 9 and 21 rows", [5, 9, 21], [drawn(4), 7, 12 + drawn(4)], 3)

@@ -9,15 +9,8 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from torch import Tensor
 
+from utils.course.cases import integers, normal, shuffle, uniform
 from utils.course.exercises import Case, Exercise
-
-
-def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
-
-
-def _shuffled(rng: torch.Generator, values: list[int]) -> Tensor:
-    return torch.tensor(values)[torch.randperm(len(values), generator=rng)]
 
 
 # --- polarity_directions -----------------------------------------------------------------------------------
@@ -26,9 +19,9 @@ def _shuffled(rng: torch.Generator, values: list[int]) -> Tensor:
 def _polarity_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, cells: list[int], d_model: int, dtype: torch.dtype) -> Case:
         """`cells`: how many sentences are true, false, true and negated, false and negated."""
-        kind = _shuffled(rng, [cell for cell, count in enumerate(cells) for _ in range(count)])
+        kind = shuffle(rng, [cell for cell, count in enumerate(cells) for _ in range(count)])
         labels, negated = 1 - kind % 2, kind >= 2
-        acts = _normal(rng, len(kind), d_model, dtype=dtype) + 3 * negated[:, None].to(dtype) + 2 * labels[:, None].to(dtype)
+        acts = normal(rng, len(kind), d_model, dtype=dtype) + 3 * negated[:, None].to(dtype) + 2 * labels[:, None].to(dtype)
         return Case(label, acts, labels, negated)
 
     yield case("13 sentences of 5 features, the four kinds in different numbers", [4, 2, 2, 5], 5, torch.float64)
@@ -170,14 +163,14 @@ def _(acts, labels, negated):
 
 
 def _pairs_cases(rng: torch.Generator) -> Iterator[Case]:
-    first, second = _normal(rng, 9, 4) * 3 + 1, _normal(rng, 9, 4) - 5
-    yield Case("9 pairs of 4 features, 6 of them for training", first, second, _shuffled(rng, [1] * 6 + [0] * 3).bool())
-    first, second = _normal(rng, 7, 5) + 2, _normal(rng, 7, 5) * 4
-    train = _shuffled(rng, [1] * 4 + [0] * 3).bool()
+    first, second = normal(rng, 9, 4) * 3 + 1, normal(rng, 9, 4) - 5
+    yield Case("9 pairs of 4 features, 6 of them for training", first, second, shuffle(rng, [1] * 6 + [0] * 3).bool())
+    first, second = normal(rng, 7, 5) + 2, normal(rng, 7, 5) * 4
+    train = shuffle(rng, [1] * 4 + [0] * 3).bool()
     first[train, 2] = 2.0  # constant where it counts, not elsewhere
     yield Case("7 pairs, a feature of the first half constant over the training rows", first, second, train)
-    first, second = _normal(rng, 6, 3, dtype=torch.float32) - 4, _normal(rng, 6, 3, dtype=torch.float32) * 2 + 4
-    yield Case("6 pairs, float32, half of them for training", first, second, _shuffled(rng, [1] * 3 + [0] * 3).bool())
+    first, second = normal(rng, 6, 3, dtype=torch.float32) - 4, normal(rng, 6, 3, dtype=torch.float32) * 2 + 4
+    yield Case("6 pairs, float32, half of them for training", first, second, shuffle(rng, [1] * 3 + [0] * 3).bool())
     a = torch.tensor([[0.5, 1e-07, 3.0], [0.5, 2e-07, 1.0], [0.5, 4e-07, 2.0], [0.25, 1e-07, 5.0]], dtype=torch.float64)
     b = torch.tensor([[2.0, 1.0, 0.5], [3.0, 5.0, 0.5], [7.0, 2.0, 0.5], [1.0, 1.0, 0.75]], dtype=torch.float64)
     yield Case('a feature that hardly varies, and one that does so only off the training rows', a, b, torch.tensor([1, 1, 1, 0], dtype=torch.bool))
@@ -315,7 +308,7 @@ def _(first, second, train):
 
 def _ccs_cases(rng: torch.Generator) -> Iterator[Case]:
     def drawn(n: int, dtype: torch.dtype = torch.float64) -> Tensor:
-        return torch.rand(n, generator=rng, dtype=torch.float64).to(dtype)
+        return uniform(rng, n, dtype=dtype)
 
     yield Case("2 pairs", torch.tensor([0.9, 0.3], dtype=torch.float64), torch.tensor([0.2, 0.4], dtype=torch.float64))
     yield Case("9 pairs, float32", drawn(9, torch.float32), drawn(9, torch.float32))
@@ -440,8 +433,8 @@ def _(p_first, p_second):
 
 def _ridge_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, n: int, d: int, k: int, alpha: float, dtype: torch.dtype = torch.float64) -> Case:
-        x = _normal(rng, n, d, dtype=dtype) * 2 + 3
-        return Case(label, x, x @ _normal(rng, d, k, dtype=dtype) + _normal(rng, n, k, dtype=dtype) - 7, alpha)
+        x = normal(rng, n, d, dtype=dtype) * 2 + 3
+        return Case(label, x, x @ normal(rng, d, k, dtype=dtype) + normal(rng, n, k, dtype=dtype) - 7, alpha)
 
     yield case("11 rows of 4 features, 2 targets", 11, 4, 2, 0.5)
     yield case("5 rows of 8 features, fewer rows than features", 5, 8, 3, 0.2)
@@ -589,12 +582,12 @@ def _(x, y, alpha):
 
 
 def _r2_cases(rng: torch.Generator) -> Iterator[Case]:
-    truth = _normal(rng, 9, 2) * torch.tensor([3.0, 0.5]) + torch.tensor([10.0, -4.0])
-    yield Case("9 rows, 2 targets, a fair prediction", 0.8 * truth + 2 + 0.3 * _normal(rng, 9, 2), truth)
-    truth = _normal(rng, 6, 3) + 5
-    yield Case("6 rows, 3 targets, a prediction worse than the mean", 8 - truth + _normal(rng, 6, 3), truth)
-    truth = _normal(rng, 13, 1, dtype=torch.float32)
-    yield Case("13 rows, 1 target, float32", truth + 0.5 * _normal(rng, 13, 1, dtype=torch.float32), truth)
+    truth = normal(rng, 9, 2) * torch.tensor([3.0, 0.5]) + torch.tensor([10.0, -4.0])
+    yield Case("9 rows, 2 targets, a fair prediction", 0.8 * truth + 2 + 0.3 * normal(rng, 9, 2), truth)
+    truth = normal(rng, 6, 3) + 5
+    yield Case("6 rows, 3 targets, a prediction worse than the mean", 8 - truth + normal(rng, 6, 3), truth)
+    truth = normal(rng, 13, 1, dtype=torch.float32)
+    yield Case("13 rows, 1 target, float32", truth + 0.5 * normal(rng, 13, 1, dtype=torch.float32), truth)
     p = torch.tensor([[1.0, 2.0], [2.0, 1.0], [3.0, 5.0]], dtype=torch.float64)
     yield Case('targets in a small unit', p * 0.0001, torch.tensor([[1.0, 1.0], [2.0, 3.0], [4.0, 4.0]], dtype=torch.float64) * 0.0001)
 
@@ -707,10 +700,10 @@ def _(predicted, truth):
 
 def _order_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, sizes: list[int], dtype: torch.dtype = torch.float64) -> Case:
-        groups = _shuffled(rng, [7 * i + 2 for i, size in enumerate(sizes) for _ in range(size)])
+        groups = shuffle(rng, [7 * i + 2 for i, size in enumerate(sizes) for _ in range(size)])
         base = groups.to(dtype)  # between groups the order is easy, within them it is not
-        truth = base + _normal(rng, len(groups), dtype=dtype)
-        predicted = base + 0.4 * (truth - base) + 0.8 * _normal(rng, len(groups), dtype=dtype)
+        truth = base + normal(rng, len(groups), dtype=dtype)
+        predicted = base + 0.4 * (truth - base) + 0.8 * normal(rng, len(groups), dtype=dtype)
         members = [torch.nonzero(groups == group)[:, 0] for group in groups.unique()]
         one, other, third, fourth = members[0][:4]
         predicted[other] = predicted[one]  # a tie of the prediction
@@ -877,15 +870,15 @@ def _track_cases(rng: torch.Generator) -> Iterator[Case]:
         # A table that no arithmetic can replace: every move is a permutation without a fixed point, some entries closed.
         target = torch.stack([_derangement(squares) for _ in range(4)], 1)
         closed = torch.rand(squares, 4, generator=rng) < 0.3
-        closed[torch.arange(squares), torch.randint(4, (squares,), generator=rng)] = False
+        closed[torch.arange(squares), integers(rng, 0, 4, squares)] = False
         target = target.masked_fill(closed, -1)
         rows = []
         for _ in range(n):
-            square = int(torch.randint(1, squares, (1,), generator=rng))
+            square = int(integers(rng, 1, squares, 1))
             row = [square]
             for _ in range(pos - 1):
                 moves = (target[square] >= 0).nonzero()[:, 0]
-                move = int(moves[torch.randint(len(moves), (1,), generator=rng)])
+                move = int(moves[integers(rng, 0, len(moves), 1)])
                 row.append(squares + move)
                 square = int(target[square, move])
             rows.append(row)
@@ -1027,8 +1020,8 @@ def _(tokens, target):
 
 def _centroid_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, counts: list[int], d_model: int, dtype: torch.dtype = torch.float64) -> Case:
-        states = _shuffled(rng, [state for state, count in enumerate(counts) for _ in range(count)])
-        return Case(label, _normal(rng, len(states), d_model, dtype=dtype) + 1, states, len(counts))
+        states = shuffle(rng, [state for state, count in enumerate(counts) for _ in range(count)])
+        return Case(label, normal(rng, len(states), d_model, dtype=dtype) + 1, states, len(counts))
 
     yield case("9 activations, 3 states, 4 features", [2, 4, 3], 4)
     yield case("12 activations, 5 states of which one does not occur", [3, 5, 0, 1, 3], 6)
@@ -1138,11 +1131,11 @@ def _(acts, states, n_states):
 
 def _procrustes_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, n: int, k: int, dtype: torch.dtype = torch.float64, *, mirrored: bool = False, stretch: float = 1.0) -> Case:
-        truth = _normal(rng, n, k, dtype=dtype) * 3 + 4
-        turn = torch.linalg.qr(_normal(rng, k, k, dtype=dtype)).Q
+        truth = normal(rng, n, k, dtype=dtype) * 3 + 4
+        turn = torch.linalg.qr(normal(rng, k, k, dtype=dtype)).Q
         if (torch.linalg.det(turn) < 0) != mirrored:
             turn = torch.cat([turn[:, :1] * -1, turn[:, 1:]], 1)
-        shape = truth * torch.linspace(1, stretch, k, dtype=dtype) + 0.3 * _normal(rng, n, k, dtype=dtype)
+        shape = truth * torch.linspace(1, stretch, k, dtype=dtype) + 0.3 * normal(rng, n, k, dtype=dtype)
         return Case(label, 0.4 * shape @ turn - 6, truth)
 
     yield case("7 points in the plane, turned", 7, 2)
@@ -1279,7 +1272,7 @@ def _(points, truth):
 
 def _board_cases(rng: torch.Generator) -> Iterator[Case]:
     def boards(n: int, pos: int, squares: int) -> Tensor:
-        drawn = torch.randint(-1, 2, (n, pos, squares), generator=rng)
+        drawn = integers(rng, -1, 2, n, pos, squares)
         drawn[0, :2] = torch.tensor([1, -1, 0] + [1] * (squares - 3))  # something to tell apart on every draw
         return drawn
 

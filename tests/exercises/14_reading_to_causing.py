@@ -6,20 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.course.cases import integers, normal, wrong_ways
 from utils.course.exercises import Case, Exercise
-
-
-def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
-
-
-def _below(rng: torch.Generator, high: int, n: int) -> Tensor:
-    return torch.randint(high, (n,), generator=rng)
 
 
 def _other(rng: torch.Generator, values: Tensor, high: int) -> Tensor:
     """Another number below `high` for each of `values`."""
-    return (values + torch.randint(1, high, values.shape, generator=rng)) % high
+    return (values + integers(rng, 1, high, *values.shape)) % high
 
 
 def _rows(tensor: Tensor) -> Tensor:
@@ -35,9 +28,9 @@ def _logit_cases(rng: torch.Generator) -> Iterator[Case]:
         ("4 texts, two of them without padding, float32", 4, 3, 9, [2, 0, 2, 1], torch.float32),
         ("1 text of 1 token", 1, 1, 5, [0], torch.float64),
     ):
-        token = _below(rng, vocab, batch)
+        token = integers(rng, 0, vocab, batch)
         token[1:2] = (token[0] + 1) % vocab  # so that the first row's tokens do not do for all rows
-        yield Case(label, 3 * _normal(rng, batch, pos, vocab, dtype=dtype), torch.tensor(last), token, _other(rng, token, vocab))
+        yield Case(label, 3 * normal(rng, batch, pos, vocab, dtype=dtype), torch.tensor(last), token, _other(rng, token, vocab))
     l = torch.tensor([[[0.0, 0.0, 0.0], [300.0, -300.0, 5.0]], [[-400.0, 1.0, 400.0], [9.0, 9.0, 9.0]]])
     yield Case('logits far apart, float32', l, torch.tensor([1, 0]), torch.tensor([1, 2]), torch.tensor([0, 0]))
 
@@ -127,11 +120,11 @@ def _(logits, last, token, rival):
 
 
 def _add_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("3 texts of 5 tokens, another token and dose in each", _normal(rng, 3, 5, 4), 2 * _normal(rng, 4),
+    yield Case("3 texts of 5 tokens, another token and dose in each", normal(rng, 3, 5, 4), 2 * normal(rng, 4),
                torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64), torch.tensor([2, 4, 1]))
-    yield Case("4 texts of 6 tokens, float32", _normal(rng, 4, 6, 7, dtype=torch.float32), _normal(rng, 7, dtype=torch.float32),
+    yield Case("4 texts of 6 tokens, float32", normal(rng, 4, 6, 7, dtype=torch.float32), normal(rng, 7, dtype=torch.float32),
                torch.tensor([-1.5, 3.0, 1.0, -1.0]), torch.tensor([0, 5, 3, 3]))
-    yield Case("1 text of 2 tokens", _normal(rng, 1, 2, 3), _normal(rng, 3), torch.tensor([-0.7], dtype=torch.float64), torch.tensor([0]))
+    yield Case("1 text of 2 tokens", normal(rng, 1, 2, 3), normal(rng, 3), torch.tensor([-0.7], dtype=torch.float64), torch.tensor([0]))
 
 
 add_along = Exercise(
@@ -227,9 +220,9 @@ def _(activation, direction, dose, position):
 
 
 def _random_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("3 draws in 5 dimensions", _normal(rng, 3, 5), 3 * _normal(rng, 5) + 1)
-    yield Case("6 draws in 4 dimensions, float32", _normal(rng, 6, 4, dtype=torch.float32), 0.2 * _normal(rng, 4, dtype=torch.float32) + 0.5)
-    yield Case("1 draw in 9 dimensions", _normal(rng, 1, 9), 10 * _normal(rng, 9) - 2)
+    yield Case("3 draws in 5 dimensions", normal(rng, 3, 5), 3 * normal(rng, 5) + 1)
+    yield Case("6 draws in 4 dimensions, float32", normal(rng, 6, 4, dtype=torch.float32), 0.2 * normal(rng, 4, dtype=torch.float32) + 0.5)
+    yield Case("1 draw in 9 dimensions", normal(rng, 1, 9), 10 * normal(rng, 9) - 2)
 
 
 norm_matched_random = Exercise(
@@ -330,10 +323,10 @@ def _(noise, direction):
 
 
 def _patch_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("3 texts of 5 tokens, patched from texts of 7", _normal(rng, 3, 5, 4), _normal(rng, 3, 7, 4), torch.tensor([1, 3, 2]), torch.tensor([3, 0, 4]))
-    yield Case("4 texts of 6 tokens, patched from texts of 6, float32", _normal(rng, 4, 6, 8, dtype=torch.float32),
-               _normal(rng, 4, 6, 8, dtype=torch.float32), torch.tensor([2, 2, 5, 4]), torch.tensor([1, 4, 3, 2]))
-    yield Case("1 text of 3 tokens, patched from one of 4", _normal(rng, 1, 3, 5), _normal(rng, 1, 4, 5), torch.tensor([1]), torch.tensor([2]))
+    yield Case("3 texts of 5 tokens, patched from texts of 7", normal(rng, 3, 5, 4), normal(rng, 3, 7, 4), torch.tensor([1, 3, 2]), torch.tensor([3, 0, 4]))
+    yield Case("4 texts of 6 tokens, patched from texts of 6, float32", normal(rng, 4, 6, 8, dtype=torch.float32),
+               normal(rng, 4, 6, 8, dtype=torch.float32), torch.tensor([2, 2, 5, 4]), torch.tensor([1, 4, 3, 2]))
+    yield Case("1 text of 3 tokens, patched from one of 4", normal(rng, 1, 3, 5), normal(rng, 1, 4, 5), torch.tensor([1]), torch.tensor([2]))
 
 
 patch_positions = Exercise(
@@ -430,9 +423,9 @@ def _(activation, source, at, source_at):
 
 def _recovered_cases(rng: torch.Generator) -> Iterator[Case]:
     def runs(*places: int, n: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
-        clean, corrupted = 2 + _normal(rng, n), -1.5 + _normal(rng, n)
-        share = 0.4 + 0.9 * _normal(rng, *places, 1)
-        patched = corrupted + share * (clean - corrupted) + 0.3 * _normal(rng, *places, n)
+        clean, corrupted = 2 + normal(rng, n), -1.5 + normal(rng, n)
+        share = 0.4 + 0.9 * normal(rng, *places, 1)
+        patched = corrupted + share * (clean - corrupted) + 0.3 * normal(rng, *places, n)
         return patched.to(dtype), clean.to(dtype), corrupted.to(dtype)
 
     yield Case("4 layers, 3 positions, 6 texts", *runs(4, 3, n=6))
@@ -529,10 +522,10 @@ def _move_cases(rng: torch.Generator) -> Iterator[Case]:
         ("3 rows, 6 states, 7 dimensions, float32", 3, 6, 7, torch.float32),
         ("1 row, 2 states", 1, 2, 5, torch.float64),
     ):
-        state = _below(rng, states, n)
+        state = integers(rng, 0, states, n)
         if n > 1:
             state[1] = (state[0] + 1) % states  # at least two different states
-        yield Case(label, _normal(rng, n, width, dtype=dtype), 2 * _normal(rng, states, width, dtype=dtype) + 1, state, _other(rng, state, states))
+        yield Case(label, normal(rng, n, width, dtype=dtype), 2 * normal(rng, states, width, dtype=dtype) + 1, state, _other(rng, state, states))
 
 
 move_to_centroid = Exercise(
@@ -616,7 +609,7 @@ def _legal_cases(rng: torch.Generator) -> Iterator[Case]:
         before[:, 0], after[:, 1] = True, True
         before[:2], after[:2] = torch.arange(vocab) < 2, torch.arange(vocab) > 1
         scale = torch.where(torch.rand(n, 1, generator=rng) < 0.7, 1.0, 0.1)
-        logits = 9 * torch.where(torch.rand(n, 1, generator=rng) < 0.6, after, before).double() * scale + 0.8 * _normal(rng, n, vocab)
+        logits = 9 * torch.where(torch.rand(n, 1, generator=rng) < 0.6, after, before).double() * scale + 0.8 * normal(rng, n, vocab)
         logits[0], logits[1] = 9 * before[0] - 5, 9 * after[1] - 5  # one edit that failed and one that worked, for sure
         logits[1, -1] += 1
         yield Case(label, logits.to(dtype), before, after)
@@ -753,10 +746,10 @@ def _(logits, before, after, threshold=0.05):
 def _labelled(rng: torch.Generator, n: int, width: int, *, shift: float = 1.5, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
     """Two overlapping clouds of different size, stretched and turned, away from the origin."""
     labels = (torch.arange(n) % 3 == 0).long()[torch.randperm(n, generator=rng)]
-    turn = torch.linalg.qr(_normal(rng, width, width))[0]
+    turn = torch.linalg.qr(normal(rng, width, width))[0]
     stretch = torch.linspace(0.4, 2.5, width, dtype=torch.float64)
-    acts = _normal(rng, n, width) * stretch + shift * labels[:, None] * _normal(rng, width) + 2
-    return (acts @ turn + _normal(rng, width)).to(dtype), labels
+    acts = normal(rng, n, width) * stretch + shift * labels[:, None] * normal(rng, width) + 2
+    return (acts @ turn + normal(rng, width)).to(dtype), labels
 
 
 def _inlp_cases(rng: torch.Generator) -> Iterator[Case]:
@@ -783,7 +776,7 @@ inlp_directions = Exercise(
 )
 
 
-def _inlp(acts, labels, n_rounds, ridge, *, project=True, scale=True, fixed_scale=False, centre=True, unit=True):
+def _inlp(acts, labels, n_rounds, ridge=0.1, *, project=True, scale=True, fixed_scale=False, centre=True, unit=True):
     left = acts - acts.mean(0) if centre else acts
     target = labels.to(acts.dtype) - labels.to(acts.dtype).mean()
     first = (left.T @ left / len(left)).diagonal().mean()
@@ -798,29 +791,17 @@ def _inlp(acts, labels, n_rounds, ridge, *, project=True, scale=True, fixed_scal
     return torch.stack(found)
 
 
-@inlp_directions.mistake("nothing-removed", "All your directions are the same: nothing was taken out between the rounds, so that each round finds what the first one found.")
-def _(acts, labels, n_rounds, ridge=0.1):
-    return _inlp(acts, labels, n_rounds, ridge, project=False)
-
-
-@inlp_directions.mistake("absolute-ridge", "You used the ridge as an absolute number. It is a share of the mean variance, so that it means the same at a layer with large activations.")
-def _(acts, labels, n_rounds, ridge=0.1):
-    return _inlp(acts, labels, n_rounds, ridge, scale=False)
-
-
-@inlp_directions.mistake("scale-from-the-first-round", "The ridge is in units of the variance of what is *left*; you kept the first round's. It starts to differ in the second direction.")
-def _(acts, labels, n_rounds, ridge=0.1):
-    return _inlp(acts, labels, n_rounds, ridge, fixed_scale=True)
-
-
-@inlp_directions.mistake("not-centred", "You did not centre the activations. Their mean is far from 0, and your S then describes where the cloud is rather than how it varies.")
-def _(acts, labels, n_rounds, ridge=0.1):
-    return _inlp(acts, labels, n_rounds, ridge, centre=False)
-
-
-@inlp_directions.mistake("length-forgotten", "Your directions point the right way but do not have length 1.")
-def _(acts, labels, n_rounds, ridge=0.1):
-    return _inlp(acts, labels, n_rounds, ridge, unit=False)
+wrong_ways(inlp_directions, _inlp, {
+    "nothing-removed": ({"project": False},
+        "All your directions are the same: nothing was taken out between the rounds, so that each round finds what the first one found."),
+    "absolute-ridge": ({"scale": False},
+        "You used the ridge as an absolute number. It is a share of the mean variance, so that it means the same at a layer with large activations."),
+    "scale-from-the-first-round": ({"fixed_scale": True},
+        "The ridge is in units of the variance of what is *left*; you kept the first round's. It starts to differ in the second direction."),
+    "not-centred": ({"centre": False},
+        "You did not centre the activations. Their mean is far from 0, and your S then describes where the cloud is rather than how it varies."),
+    "length-forgotten": ({"unit": False}, "Your directions point the right way but do not have length 1."),
+})
 
 
 @inlp_directions.mistake("projection-without-length", "You took out `(x . w) w` with a w that does not have length 1. That removes too much or too little: scale first, then project.")
@@ -903,7 +884,7 @@ def _leace_cases(rng: torch.Generator) -> Iterator[Case]:
     acts, labels = _labelled(rng, 25, 4)
     yield Case("25 rows, 6 dimensions, two of which repeat others", torch.cat([acts, acts[:, :2] * 2], 1), labels)
     yield Case("7 rows in 12 dimensions", *_labelled(rng, 7, 12))
-    turn = torch.linalg.qr(_normal(rng, 3, 3))[0].round()
+    turn = torch.linalg.qr(normal(rng, 3, 3))[0].round()
     corners = torch.tensor([[1.0, 2.0, 0.0], [-1.0, -2.0, 0.0], [3.0, 0.0, 1.0], [-3.0, 0.0, -1.0]], dtype=torch.float64)
     yield Case("4 rows whose classes have the same mean already", corners + turn[0], torch.tensor([0, 0, 1, 1]))
     g = torch.Generator().manual_seed(3)
@@ -930,7 +911,7 @@ leace_eraser = Exercise(
 )
 
 
-def _leace(acts, labels, rtol, *, inverse=None, centre=True, shape="leace", bias="mean"):
+def _leace(acts, labels, rtol=1e-08, *, inverse=None, centre=True, shape="leace", bias="mean"):
     mean = acts.mean(0)
     centred = acts - mean if centre else acts
     target = labels.to(acts.dtype) - labels.to(acts.dtype).mean()
@@ -945,44 +926,23 @@ def _leace(acts, labels, rtol, *, inverse=None, centre=True, shape="leace", bias
     return matrix, {"mean": mean - matrix @ mean, "none": torch.zeros_like(mean), "centred": -matrix @ mean, "kept": mean}[bias]
 
 
-@leace_eraser.mistake("projected-along-the-means", "You projected out the difference of the means, at right angles. It erases too, but it moves the points further than necessary: the covariance S is not in your matrix.")
-def _(acts, labels, rtol=1e-8):
-    return _leace(acts, labels, rtol, shape="mean")
-
-
-@leace_eraser.mistake("projected-along-the-probe", "You projected out the best probe's direction S+ c. A new probe would still find the label in what is left: the points have to move along c.")
-def _(acts, labels, rtol=1e-8):
-    return _leace(acts, labels, rtol, shape="whitened")
-
-
-@leace_eraser.mistake("outer-product-reversed", "The two vectors of the outer product are in the wrong order: your matrix is the transpose. It measures with c and moves along S+ c.")
-def _(acts, labels, rtol=1e-8):
-    return _leace(acts, labels, rtol, shape="transposed")
-
-
-@leace_eraser.mistake("mean-not-kept", "Your map takes out a component about the origin, not about the mean: the vector is missing. The whole cloud moves, and the model sees something that it never saw.")
-def _(acts, labels, rtol=1e-8):
-    return _leace(acts, labels, rtol, bias="none")
-
-
-@leace_eraser.mistake("mean-lost", "Your erased activations are centred at 0. The mean has to come back: it should stay where it is.")
-def _(acts, labels, rtol=1e-8):
-    return _leace(acts, labels, rtol, bias="centred")
-
-
-@leace_eraser.mistake("mean-added-twice", "You add the whole mean although the matrix keeps most of it already. Which vector makes the mean a fixed point?")
-def _(acts, labels, rtol=1e-8):
-    return _leace(acts, labels, rtol, bias="kept")
-
-
-@leace_eraser.mistake("not-centred", "Your S is the second moment about 0, not the covariance. It erases, but it is not the smallest edit: subtract the mean first.")
-def _(acts, labels, rtol=1e-8):
-    return _leace(acts, labels, rtol, centre=False)
-
-
-@leace_eraser.mistake("ridge-instead-of-pseudo-inverse", "You made S invertible with a ridge. It erases, but it is not the smallest edit any more: use the pseudo-inverse, which leaves directions without variance alone.")
-def _(acts, labels, rtol=1e-8):
-    return _leace(acts, labels, rtol, inverse=lambda s: torch.linalg.inv(s + 0.01 * s.diagonal().mean() * torch.eye(len(s), dtype=s.dtype)))
+wrong_ways(leace_eraser, _leace, {
+    "projected-along-the-means": ({"shape": "mean"},
+        "You projected out the difference of the means, at right angles. It erases too, but it moves the points further than necessary: the covariance S is not in your matrix."),
+    "projected-along-the-probe": ({"shape": "whitened"},
+        "You projected out the best probe's direction S+ c. A new probe would still find the label in what is left: the points have to move along c."),
+    "outer-product-reversed": ({"shape": "transposed"},
+        "The two vectors of the outer product are in the wrong order: your matrix is the transpose. It measures with c and moves along S+ c."),
+    "mean-not-kept": ({"bias": "none"},
+        "Your map takes out a component about the origin, not about the mean: the vector is missing. The whole cloud moves, and the model sees something that it never saw."),
+    "mean-lost": ({"bias": "centred"}, "Your erased activations are centred at 0. The mean has to come back: it should stay where it is."),
+    "mean-added-twice": ({"bias": "kept"},
+        "You add the whole mean although the matrix keeps most of it already. Which vector makes the mean a fixed point?"),
+    "not-centred": ({"centre": False},
+        "Your S is the second moment about 0, not the covariance. It erases, but it is not the smallest edit: subtract the mean first."),
+    "ridge-instead-of-pseudo-inverse": ({"inverse": lambda s: torch.linalg.inv(s + 0.01 * s.diagonal().mean() * torch.eye(len(s), dtype=s.dtype))},
+        "You made S invertible with a ridge. It erases, but it is not the smallest edit any more: use the pseudo-inverse, which leaves directions without variance alone."),
+})
 
 
 @leace_eraser.mistake("nothing-to-erase-divides-by-zero", "Right, except where the class means coincide already: 0 / 0. There is nothing to erase there, and the map is the identity.")

@@ -9,21 +9,14 @@ from einops import einsum
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from utils.course.cases import normal, uniform
 from utils.course.exercises import Case, Exercise
 from utils.probes import auroc
 
 
-def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
-
-
-def _uniform(rng: torch.Generator, *shape: int, low: float = 0.0, high: float = 1.0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return (low + (high - low) * torch.rand(shape, generator=rng, dtype=torch.float64)).to(dtype)
-
-
 def _sparse(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
     """Features that are there half of the time."""
-    x = torch.rand(shape, generator=rng, dtype=torch.float64)
+    x = uniform(rng, *shape)
     return torch.where(x < 0.5, 2 * x, 0.0).to(dtype)
 
 
@@ -35,16 +28,16 @@ def _coordinate_cases(rng: torch.Generator) -> Iterator[Case]:
         """One coordinate falls with the label and is best, one rises and is second, one is loud and says little."""
         labels = (torch.arange(n) % 2)[torch.randperm(n, generator=rng)]
         sign = 2 * labels.double() - 1
-        acts = 0.02 * _normal(rng, n, d)
+        acts = 0.02 * normal(rng, n, d)
         acts[:, rises] += torch.where(torch.arange(n) < 3, -sign, sign)
         acts[:, falls] -= torch.where(torch.arange(n) < 1, -sign, sign)
-        acts[:, loud] = 500 + 90 * _normal(rng, n) + 60 * sign
+        acts[:, loud] = 500 + 90 * normal(rng, n) + 60 * sign
         acts[0, loud] = 500 - 9000 * sign[0]
         return Case(label, acts.to(dtype), labels)
 
     yield case("23 rows, 7 coordinates, float64", 23, 7, 2, 4, 5, torch.float64)
     yield case("30 rows, 5 coordinates, float32", 30, 5, 4, 1, 0, torch.float32)
-    copies = _normal(rng, 12, 1)
+    copies = normal(rng, 12, 1)
     yield Case("coordinates 1 and 3 are copies", torch.cat([torch.zeros(12, 1), copies, torch.zeros(12, 1), copies], 1), (copies[:, 0] > copies[:, 0].median()).long())
     yield Case("every value twice", torch.tensor([[1.0, 2.0, 0.0], [1.0, 1.0, 0.0], [2.0, 2.0, 1.0], [2.0, 1.0, 0.0], [1.0, 1.0, 1.0]]), torch.tensor([0, 0, 1, 1, 0]))
 
@@ -179,7 +172,7 @@ def _(acts, labels):
 def _forward_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, batch: int, instances: int, features: int, hidden: int, dtype: torch.dtype) -> Case:
         x = _sparse(rng, batch, instances, features, dtype=dtype)
-        return Case(label, x, _normal(rng, instances, hidden, features, dtype=dtype), 0.4 * _normal(rng, instances, features, dtype=dtype))
+        return Case(label, x, normal(rng, instances, hidden, features, dtype=dtype), 0.4 * normal(rng, instances, features, dtype=dtype))
 
     yield case("4 rows, 3 instances, 5 features, 2 hidden", 4, 3, 5, 2, torch.float64)
     yield case("more hidden dimensions than features", 6, 2, 3, 4, torch.float64)
@@ -298,8 +291,8 @@ def _(x, W, b):
 def _loss_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, batch: int, instances: int, features: int, dtype: torch.dtype) -> Case:
         x = _sparse(rng, batch, instances, features, dtype=dtype)
-        out = _uniform(rng, batch, instances, features, high=2.0, dtype=dtype)
-        return Case(label, x, out, _uniform(rng, instances, features, low=0.3, high=3.0, dtype=dtype))
+        out = uniform(rng, batch, instances, features, high=2.0, dtype=dtype)
+        return Case(label, x, out, uniform(rng, instances, features, low=0.3, high=3.0, dtype=dtype))
 
     yield case("4 rows, 3 instances, 5 features", 4, 3, 5, torch.float64)
     yield case("6 rows, 2 instances, 2 features", 6, 2, 2, torch.float64)
@@ -404,11 +397,11 @@ def _(x, out, importance):
 
 def _linear_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, n: int, d_hidden: int, dtype: torch.dtype) -> Case:
-        return Case(label, _uniform(rng, n, low=0.05, high=0.95, dtype=dtype), _uniform(rng, n, low=0.2, high=4.0, dtype=dtype), d_hidden)
+        return Case(label, uniform(rng, n, low=0.05, high=0.95, dtype=dtype), uniform(rng, n, low=0.2, high=4.0, dtype=dtype), d_hidden)
 
     # Importance, variance and their product each have another order here.
     density = torch.tensor([0.1, 0.6, 0.3, 0.9], dtype=torch.float64)
-    importance = torch.tensor([3.0, 1.0, 2.5, 0.4], dtype=torch.float64) * (1 + 0.05 * _uniform(rng, 4))
+    importance = torch.tensor([3.0, 1.0, 2.5, 0.4], dtype=torch.float64) * (1 + 0.05 * uniform(rng, 4))
     yield Case("4 features, 2 hidden", density, importance, 2)
     yield case("11 features, 4 hidden", 11, 4, torch.float64)
     yield case("9 features, 1 hidden, float32", 9, 1, torch.float32)
@@ -545,8 +538,8 @@ def _(density, importance, d_hidden):
 
 
 def _two_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("5 points", _uniform(rng, 5, low=0.1, high=0.95), _uniform(rng, 5, low=0.2, high=5.0))
-    yield Case("a grid of 3 by 4, float32", _uniform(rng, 3, 4, low=0.1, dtype=torch.float32), _uniform(rng, 3, 4, low=0.2, high=5.0, dtype=torch.float32))
+    yield Case("5 points", uniform(rng, 5, low=0.1, high=0.95), uniform(rng, 5, low=0.2, high=5.0))
+    yield Case("a grid of 3 by 4, float32", uniform(rng, 3, 4, low=0.1, dtype=torch.float32), uniform(rng, 3, 4, low=0.2, high=5.0, dtype=torch.float32))
     yield Case("a single point", torch.tensor(0.5, dtype=torch.float64), torch.tensor(1.5, dtype=torch.float64))
     yield Case("always there, or not important", torch.tensor([1.0, 0.3], dtype=torch.float64), torch.tensor([2.0, 0.0], dtype=torch.float64))
 
@@ -676,13 +669,13 @@ def _(density, importance):
 
 def _dimensionality_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, instances: int, hidden: int, features: int, dtype: torch.dtype) -> Case:
-        W = _normal(rng, instances, hidden, features, dtype=dtype)
-        return Case(label, W * _uniform(rng, instances, 1, features, low=0.3, high=2.0, dtype=dtype))
+        W = normal(rng, instances, hidden, features, dtype=dtype)
+        return Case(label, W * uniform(rng, instances, 1, features, low=0.3, high=2.0, dtype=dtype))
 
     yield case("3 instances, 2 hidden, 5 features", 3, 2, 5, torch.float64)
     yield case("more hidden dimensions than features", 2, 6, 4, torch.float64)
     yield case("as many instances as features and dimensions, 4", 4, 4, 4, torch.float64)
-    silent = _normal(rng, 2, 3, 7, dtype=torch.float32)
+    silent = normal(rng, 2, 3, 7, dtype=torch.float32)
     silent[0, :, 2] = 0.0
     silent[1, :, [0, 6]] = 0.0
     yield Case("features of length 0, float32", silent)

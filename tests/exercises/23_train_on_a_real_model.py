@@ -1,26 +1,14 @@
 """The exercises of chapter 23: cases, named mistakes, other right answers and hints."""
 
-import functools
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
+from utils.course.cases import close_to, integers, normal, tiny, token_rows, uniform, wrong_ways
 from utils.course.exercises import Case, Exercise
 from utils.hooks import intervene, resid_post, run_with_cache
-from utils.models import tiny_model
-
-
-@functools.cache
-def _model():
-    """One tiny model for all cases: building it takes longer than a check may."""
-    return tiny_model(seed=0)
-
-
-def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
 
 
 # --- chunk_documents ---------------------------------------------------------------------------------------
@@ -28,7 +16,7 @@ def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float6
 
 def _chunk_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, lengths: list[int], context: int, bos: int) -> Case:
-        drawn = [torch.randint(10, 99, (n,), generator=rng).tolist() for n in lengths]
+        drawn = [integers(rng, 10, 99, n).tolist() for n in lengths]
         return Case(label, drawn, context, bos)
 
     yield case("documents of 9, 2, 7 and 11 tokens, rows of 5", [9, 2, 7, 11], 5, 1)
@@ -116,17 +104,11 @@ def _(documents, context, bos):
     return _rows(documents, context, bos, step=max(1, context - 2))
 
 
-@chunk_documents.mistake("exact-fit-dropped", "A document that fills its rows exactly loses its last one. Check the end of your range.")
-def _(documents, context, bos):
-    return _rows(documents, context, bos, last=0)
-
-
-@chunk_documents.mistake(
-    "owners-renumbered",
-    "You number only the documents that fill a row. `owner` is the index in `documents`: after a short document your numbers point at the wrong text.",
-)
-def _(documents, context, bos):
-    return _rows(documents, context, bos, number=True)
+wrong_ways(chunk_documents, _rows, {
+    "exact-fit-dropped": ({"last": 0}, "A document that fills its rows exactly loses its last one. Check the end of your range."),
+    "owners-renumbered": ({"number": True},
+        "You number only the documents that fill a row. `owner` is the index in `documents`: after a short document your numbers point at the wrong text."),
+})
 
 
 @chunk_documents.variant
@@ -168,11 +150,11 @@ def _mask_cases(rng: torch.Generator) -> Iterator[Case]:
     def drawn(label: str, batch: int, pos: int, d: int, ratio: float, dtype: torch.dtype) -> Case:
         # Rows on very different scales, so that a limit from another row shows.
         size = torch.tensor([1.0, 8.0, 60.0])[torch.randperm(3, generator=rng)][:batch, None, None]
-        direction = F.normalize(_normal(rng, batch, pos, d), dim=-1)
-        norms = 1 + torch.rand(batch, pos, 1, generator=rng, dtype=torch.float64)
+        direction = F.normalize(normal(rng, batch, pos, d), dim=-1)
+        norms = 1 + uniform(rng, batch, pos, 1)
         norms[:, 0] *= 40  # the first token
         for row in range(batch):
-            norms[row, 1 + int(torch.randint(pos - 1, (1,), generator=rng))] *= 20
+            norms[row, 1 + int(integers(rng, 0, pos - 1, 1))] *= 20
         return Case(label, (direction * norms * size).to(dtype), ratio)
 
     yield drawn("3 rows of 8 tokens, 5 dimensions", 3, 8, 5, 3.0, torch.float64)
@@ -287,9 +269,9 @@ def _(acts, max_norm_ratio):
 
 def _fold_cases(rng: torch.Generator) -> Iterator[Case]:
     for d_in, d_sae, scale, dtype in ((4, 7, 2.5, torch.float64), (5, 3, 0.3, torch.float32)):
-        params = {"W_enc": _normal(rng, d_in, d_sae, dtype=dtype), "b_enc": _normal(rng, d_sae, dtype=dtype), "W_dec": _normal(rng, d_sae, d_in, dtype=dtype),
-                  "b_dec": 1 + _normal(rng, d_in, dtype=dtype)}
-        yield Case(f"{d_sae} latents, {d_in} dimensions, scale {scale}", params, 3 + _normal(rng, d_in, dtype=dtype), scale)
+        params = {"W_enc": normal(rng, d_in, d_sae, dtype=dtype), "b_enc": normal(rng, d_sae, dtype=dtype), "W_dec": normal(rng, d_sae, d_in, dtype=dtype),
+                  "b_dec": 1 + normal(rng, d_in, dtype=dtype)}
+        yield Case(f"{d_sae} latents, {d_in} dimensions, scale {scale}", params, 3 + normal(rng, d_in, dtype=dtype), scale)
 
 
 fold_normalisation = Exercise(
@@ -381,8 +363,8 @@ def _(params, mean, scale):
 def _variance_cases(rng: torch.Generator) -> Iterator[Case]:
     for n, d, dtype in ((9, 4, torch.float64), (6, 11, torch.float32)):
         # Dimensions and rows of different sizes, far from the origin, and a reconstruction that is off to one side.
-        x = 5 + _normal(rng, n, d) * torch.linspace(0.5, 3, d, dtype=torch.float64) * torch.linspace(0.7, 2, n, dtype=torch.float64)[:, None]
-        x_hat = x + 0.4 * _normal(rng, n, d) + 0.2
+        x = 5 + normal(rng, n, d) * torch.linspace(0.5, 3, d, dtype=torch.float64) * torch.linspace(0.7, 2, n, dtype=torch.float64)[:, None]
+        x_hat = x + 0.4 * normal(rng, n, d) + 0.2
         yield Case(f"{n} rows, {d} dimensions", x.to(dtype), x_hat.to(dtype))
 
 
@@ -593,17 +575,10 @@ def _(latents):
 
 def _loss_cases(rng: torch.Generator) -> Iterator[Case]:
     for batch, pos, layer in ((3, 6, 1), (2, 9, 0)):
-        tokens = torch.randint(4, _model().cfg.d_vocab, (batch, pos), generator=rng)
-        tokens[:, 0] = _model().tokenizer.bos_token_id
+        tokens = token_rows(rng, batch, pos, low=4)
         usual = torch.rand(batch, pos, generator=rng) < 0.6
         usual[:, 0], usual[:, 2], usual[:, 3] = False, True, False
-        yield Case(f"{batch} rows of {pos} tokens, after block {layer}", _model(), tokens, resid_post(layer), 2 * _normal(rng, batch, pos, 24, dtype=torch.float32), usual)
-
-
-def _close(actual, expected) -> bool:
-    """Losses through a model: the order of its sums may differ."""
-    return (isinstance(actual, Tensor) and actual.shape == expected.shape and actual.dtype == expected.dtype
-            and torch.allclose(actual, expected, rtol=1e-3, atol=1e-4))
+        yield Case(f"{batch} rows of {pos} tokens, after block {layer}", tiny(), tokens, resid_post(layer), 2 * normal(rng, batch, pos, 24, dtype=torch.float32), usual)
 
 
 loss_with = Exercise(
@@ -621,7 +596,7 @@ loss_with = Exercise(
     ),
     verified="tokens that stay as they are, the shift by one, both batch sizes, no hook left behind.",
     next="put the model's own activations in: the loss must be that of the clean model to the last digit. `intervene` will complain that nothing changed.",
-    equal=_close,
+    equal=close_to(rtol=1e-3, atol=1e-4),
 )
 
 
@@ -716,9 +691,9 @@ def _(model, tokens, name, values, usual):
 
 
 def _kl_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("3 rows of 4 predictions, 7 words", 2 * _normal(rng, 3, 4, 7), 2 * _normal(rng, 3, 4, 7))
-    yield Case("5 predictions, 11 words, float32", 3 + 2 * _normal(rng, 5, 11, dtype=torch.float32), _normal(rng, 5, 11, dtype=torch.float32) - 2)
-    yield Case("large logits", 800 + 30 * _normal(rng, 2, 5), 1000 + 30 * _normal(rng, 2, 5))
+    yield Case("3 rows of 4 predictions, 7 words", 2 * normal(rng, 3, 4, 7), 2 * normal(rng, 3, 4, 7))
+    yield Case("5 predictions, 11 words, float32", 3 + 2 * normal(rng, 5, 11, dtype=torch.float32), normal(rng, 5, 11, dtype=torch.float32) - 2)
+    yield Case("large logits", 800 + 30 * normal(rng, 2, 5), 1000 + 30 * normal(rng, 2, 5))
 
 
 kl_from_clean = Exercise(
@@ -811,10 +786,10 @@ def _recovered_cases(rng: torch.Generator) -> Iterator[Case]:
     for n_docs, n_draws, dtype in ((7, 60, torch.float64), (5, 45, torch.float32)):
         # Documents of very different lengths; the ablation hurts some much more than others.
         size = 10 * torch.linspace(1, 12, n_docs, dtype=torch.float64)[torch.randperm(n_docs, generator=rng)]
-        clean = size * (2 + torch.rand(n_docs, generator=rng, dtype=torch.float64))
-        ablated = clean + size * (0.5 + 5 * torch.rand(n_docs, generator=rng, dtype=torch.float64))
-        sae = clean + (ablated - clean) * torch.rand(n_docs, generator=rng, dtype=torch.float64) * 0.7
-        draws = torch.randint(n_docs, (n_draws, n_docs), generator=rng)
+        clean = size * (2 + uniform(rng, n_docs))
+        ablated = clean + size * (0.5 + 5 * uniform(rng, n_docs))
+        sae = clean + (ablated - clean) * uniform(rng, n_docs) * 0.7
+        draws = integers(rng, 0, n_docs, n_draws, n_docs)
         yield Case(f"{n_docs} documents, {n_draws} resamples", torch.stack([clean, sae, ablated], 1).to(dtype), draws)
 
 
@@ -850,24 +825,16 @@ def _(losses, draws):
     return shares.mean().item(), low, high
 
 
-@loss_recovered.mistake("share-lost", "You returned the share of the damage that *remains*: an SAE that costs nothing would get 0.")
-def _(losses, draws):
-    return _recovered(losses, draws, share=lambda c, s, a: (s - c) / (a - c))
-
-
-@loss_recovered.mistake("divided-by-the-floor", "The denominator is the ablated loss. It should be the *damage*, the ablated loss minus the clean one: 0 then means as bad as the ablation.")
-def _(losses, draws):
-    return _recovered(losses, draws, share=lambda c, s, a: (a - s) / a)
-
-
-@loss_recovered.mistake("relative-to-clean", "You returned the clean loss over the SAE's. That never looks bad: even an ablation would score well above 0.")
-def _(losses, draws):
-    return _recovered(losses, draws, share=lambda c, s, a: c / s)
-
-
-@loss_recovered.mistake("90-percent-interval", "Your interval runs from the 5th to the 95th percentile. A 95% interval leaves 2.5% on either side.")
-def _(losses, draws):
-    return _recovered(losses, draws, q=(0.05, 0.95))
+wrong_ways(loss_recovered, _recovered, {
+    "share-lost": ({"share": lambda c, s, a: (s - c) / (a - c)},
+        "You returned the share of the damage that *remains*: an SAE that costs nothing would get 0."),
+    "divided-by-the-floor": ({"share": lambda c, s, a: (a - s) / a},
+        "The denominator is the ablated loss. It should be the *damage*, the ablated loss minus the clean one: 0 then means as bad as the ablation."),
+    "relative-to-clean": ({"share": lambda c, s, a: c / s},
+        "You returned the clean loss over the SAE's. That never looks bad: even an ablation would score well above 0."),
+    "90-percent-interval": ({"q": (0.05, 0.95)},
+        "Your interval runs from the 5th to the 95th percentile. A 95% interval leaves 2.5% on either side."),
+})
 
 
 @loss_recovered.mistake("columns-exchanged", "The columns are clean, SAE, ablation. You took the first for the SAE's.")

@@ -8,27 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.course.cases import close_to, integers, normal, tiny, uniform, wrong_ways
 from utils.course.exercises import Case, Exercise
 from utils.hooks import resid_post, run_with_cache
-from utils.models import tiny_model
-
-
-@functools.cache
-def _model():
-    """One tiny model for all cases: building it takes longer than a check may."""
-    return tiny_model(seed=0)
-
-
-def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
-
-
-def _uniform(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.rand(shape, generator=rng, dtype=torch.float64).to(dtype)
-
-
-def _int(rng: torch.Generator, low: int, high: int, *shape: int) -> Tensor:
-    return torch.randint(low, high, shape, generator=rng)
 
 
 # --- update_top_examples ----------------------------------------------------------------------------------
@@ -36,9 +18,9 @@ def _int(rng: torch.Generator, low: int, high: int, *shape: int) -> Tensor:
 
 def _top_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, k: int, batch: int, pos: int, d_sae: int, first: int, filled: int, dtype: torch.dtype) -> Case:
-        sparse = 4 * _uniform(rng, batch, pos, d_sae) * (_uniform(rng, batch, pos, d_sae) < 0.6)
-        value = (3 * _uniform(rng, d_sae, k)).sort(1, descending=True).values
-        where = torch.stack([_int(rng, 0, first, d_sae, k), _int(rng, 1, pos, d_sae, k)], -1)
+        sparse = 4 * uniform(rng, batch, pos, d_sae) * (uniform(rng, batch, pos, d_sae) < 0.6)
+        value = (3 * uniform(rng, d_sae, k)).sort(1, descending=True).values
+        where = torch.stack([integers(rng, 0, first, d_sae, k), integers(rng, 1, pos, d_sae, k)], -1)
         value[:, filled:], where[:, filled:] = 0, -1
         # Two latents in which everything new beats the list, so that contexts compete with each other.
         sparse[:, :, 0] += 5 * (sparse[:, :, 0] > 0)
@@ -208,8 +190,8 @@ def _(top_value, top_where, latents, first):
 def _quantile_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, n: int, silent: float, n_quantiles: int, per_quantile: int, dtype: torch.dtype) -> Case:
         # A long tail, so that parts of equal width and parts of equal count are far apart.
-        values = (2 * _normal(rng, n)).exp() * (_uniform(rng, n) >= silent)
-        draws = _uniform(rng, n_quantiles, per_quantile)
+        values = (2 * normal(rng, n)).exp() * (uniform(rng, n) >= silent)
+        draws = uniform(rng, n_quantiles, per_quantile)
         draws[:, 0] = 0.93 + 0.06 * draws[:, 0]
         return Case(label, values.to(dtype), draws.to(dtype))
 
@@ -328,8 +310,8 @@ def _(values, draws):
 
 def _logit_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, n: int, d: int, vocab: int, dtype: torch.dtype) -> Case:
-        length = 1 + 4 * _uniform(rng, n, 1)
-        return Case(label, (_normal(rng, n, d) * length).to(dtype), (0.3 + 2 * _uniform(rng, d)).to(dtype), (_normal(rng, d, vocab) + 0.4).to(dtype))
+        length = 1 + 4 * uniform(rng, n, 1)
+        return Case(label, (normal(rng, n, d) * length).to(dtype), (0.3 + 2 * uniform(rng, d)).to(dtype), (normal(rng, d, vocab) + 0.4).to(dtype))
 
     yield case("4 directions, 7 dimensions, 11 tokens", 4, 7, 11, torch.float64)
     yield case("float32", 3, 9, 5, torch.float32)
@@ -432,14 +414,14 @@ def _(directions, norm_weight, W_U):
 
 
 def _last(rows: Tensor, name: str) -> Tensor:
-    return run_with_cache(_model(), rows, name)[name][:, -1]
+    return run_with_cache(tiny(), rows, name)[name][:, -1]
 
 
 def _change_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, layer: int, pos: int, m: int, cut: float) -> Case:
-        tokens = torch.cat([torch.zeros(1, dtype=torch.long), _int(rng, 4, 61, pos - 1)])
-        replacements = _int(rng, 4, 61, m)
-        weight = 3 * _normal(rng, _model().cfg.d_model, dtype=torch.float32)
+        tokens = torch.cat([torch.zeros(1, dtype=torch.long), integers(rng, 4, 61, pos - 1)])
+        replacements = integers(rng, 4, 61, m)
+        weight = 3 * normal(rng, tiny().cfg.d_model, dtype=torch.float32)
         name = resid_post(layer)
         rows = tokens.repeat(pos - 1, m, 1)
         for p in range(1, pos):
@@ -447,16 +429,10 @@ def _change_cases(rng: torch.Generator) -> Iterator[Case]:
         values = _last(torch.cat([tokens[None], rows.flatten(0, 1)]), name) @ weight
         # The text itself fires; a part of the changed ones lies below 0, so that the ReLU matters.
         bias = float(-torch.minimum(values.quantile(cut), values[0] - 0.2 * values.std()))
-        return Case(label, _model(), name, weight, bias, tokens, replacements)
+        return Case(label, tiny(), name, weight, bias, tokens, replacements)
 
     yield case("6 tokens, 3 replacements", 1, 6, 3, 0.4)
     yield case("one token of text, 4 replacements, another layer", 2, 2, 4, 0.4)
-
-
-def _close(actual, expected) -> bool:
-    """Values through a model, differences of numbers ten times as large: the order of its sums may differ."""
-    return (isinstance(actual, Tensor) and actual.shape == expected.shape and actual.dtype == expected.dtype
-            and torch.allclose(actual, expected, rtol=1e-4, atol=2e-4))
 
 
 token_change_effect = Exercise(
@@ -472,7 +448,7 @@ token_change_effect = Exercise(
         "`rows = tokens.repeat(pos - 1, len(replacements), 1)`, then write the replacements into `rows[p - 1, :, p]` for each p from 1 on. Read the last "
         "position, take the ReLU, subtract the original's value, average over the replacements.",
     ),
-    equal=_close,
+    equal=close_to(rtol=1e-4, atol=2e-4),
     verified="every position but the start token, several replacements, changes that silence the latent, another layer, a text of one token.",
     next="compare a latent that needs its own token only with one that needs the word before it.",
 )
@@ -497,49 +473,24 @@ def _changes(model, name, weight, bias, tokens, replacements, *, relu=True, read
     return change.mean(1) if pool == "mean" else change.sum(1) if pool == "sum" else change[:, 0] if pool == "one" else change.abs().mean(1)
 
 
-@token_change_effect.mistake("original-minus-changed", "The sign is reversed: where the latent needs a token, taking it away makes the value smaller, and the change is negative.")
-def _(*args):
-    return _changes(*args, sign=-1)
-
-
-@token_change_effect.mistake("without-the-relu", "Your values go below 0. A latent that is silenced has the value 0, however far below the threshold it is.")
-def _(*args):
-    return _changes(*args, relu=False)
-
-
-@token_change_effect.mistake("read-where-it-was-changed", "You read the latent at the token that was replaced. The question is what the change does to the last token.")
-def _(*args):
-    return _changes(*args, read="changed")
-
-
-@token_change_effect.mistake("start-token-replaced", "You replaced the start token too. It is no part of the text, and without it every activation changes.")
-def _(*args):
-    return _changes(*args, first=0)
-
-
-@token_change_effect.mistake("replacements-pile-up", "Earlier replacements are still there when the next position is changed. Begin each row with the original text.")
-def _(*args):
-    return _changes(*args, cumulative=True)
-
-
-@token_change_effect.mistake("bias-forgotten", "The encoder's bias is missing. It sets the threshold at which the latent begins to fire.")
-def _(*args):
-    return _changes(*args, offset=0.0)
-
-
-@token_change_effect.mistake("summed-over-the-replacements", "You summed over the replacements. With twice as many of them every effect doubles; take the mean.")
-def _(*args):
-    return _changes(*args, pool="sum")
-
-
-@token_change_effect.mistake("one-replacement-only", "Only the first replacement was tried. One odd word can do anything: average over all of them.")
-def _(*args):
-    return _changes(*args, pool="one")
-
-
-@token_change_effect.mistake("size-without-direction", "You averaged absolute changes. Whether the latent needs a token or is held down by it is in the sign.")
-def _(*args):
-    return _changes(*args, pool="absolute")
+wrong_ways(token_change_effect, _changes, {
+    "original-minus-changed": ({"sign": -1},
+        "The sign is reversed: where the latent needs a token, taking it away makes the value smaller, and the change is negative."),
+    "without-the-relu": ({"relu": False},
+        "Your values go below 0. A latent that is silenced has the value 0, however far below the threshold it is."),
+    "read-where-it-was-changed": ({"read": "changed"},
+        "You read the latent at the token that was replaced. The question is what the change does to the last token."),
+    "start-token-replaced": ({"first": 0},
+        "You replaced the start token too. It is no part of the text, and without it every activation changes."),
+    "replacements-pile-up": ({"cumulative": True},
+        "Earlier replacements are still there when the next position is changed. Begin each row with the original text."),
+    "bias-forgotten": ({"offset": 0.0}, "The encoder's bias is missing. It sets the threshold at which the latent begins to fire."),
+    "summed-over-the-replacements": ({"pool": "sum"},
+        "You summed over the replacements. With twice as many of them every effect doubles; take the mean."),
+    "one-replacement-only": ({"pool": "one"}, "Only the first replacement was tried. One odd word can do anything: average over all of them."),
+    "size-without-direction": ({"pool": "absolute"},
+        "You averaged absolute changes. Whether the latent needs a token or is held down by it is in the sign."),
+})
 
 
 @token_change_effect.variant
@@ -593,7 +544,7 @@ def _suffix_acts(ids: tuple[int, ...], name: str) -> Tensor:
     rows = torch.full((pos - 1, pos), 2)
     for n in range(1, pos):
         rows[n - 1, : n + 1] = torch.cat([tokens[:1], tokens[-n:]])
-    acts = run_with_cache(_model(), rows, name)[name]
+    acts = run_with_cache(tiny(), rows, name)[name]
     return acts[torch.arange(pos - 1), torch.arange(1, pos)]
 
 
@@ -602,7 +553,7 @@ def _context_cases(rng: torch.Generator) -> Iterator[Case]:
         tokens = torch.cat([torch.zeros(1, dtype=torch.long), torch.randperm(57, generator=rng)[: pos - 1] + 4])
         name = resid_post(layer)
         acts = _suffix_acts(tuple(tokens.tolist()), name)
-        weights = 3 * _normal(rng, 4000, acts.shape[1], dtype=torch.float32)
+        weights = 3 * normal(rng, 4000, acts.shape[1], dtype=torch.float32)
         values = weights @ acts.T
         whole = values[:, -1:]
         bias = 0.3 * whole.abs()[:, 0] + 0.4
@@ -616,7 +567,7 @@ def _context_cases(rng: torch.Generator) -> Iterator[Case]:
         clear = ((share - keep).abs() > 0.02).all(1)
         good = fires & clear & (first >= 1) & (first < pos - 2) & (dip if dips else ~dip)
         i = int(good.float().argmax())
-        return Case(label, _model(), name, weights[i], float(bias[i]), tokens, keep)
+        return Case(label, tiny(), name, weights[i], float(bias[i]), tokens, keep)
 
     yield case("4 tokens of text, half the value has to remain", 1, 5, 0.5, False)
     yield case("more text can give less again", 2, 6, 0.7, True)
@@ -794,19 +745,14 @@ def _(tokens, fires):
     return token, _balanced(tokens == token, fires)
 
 
-@best_token_rule.mistake("plain-accuracy", "You maximised the share of examples that the rule gets right. With many silent examples, a rule that hardly ever fires wins; average the two shares.")
-def _(tokens, fires):
-    return _rule(tokens, fires, lambda said, f: (said == f).double().mean().item())
-
-
-@best_token_rule.mistake("precision", "You maximised the share of the rule's hits that are right. A token that occurs once is perfect by that measure.")
-def _(tokens, fires):
-    return _rule(tokens, fires, lambda said, f: (said & f).sum().item() / said.sum().item())
-
-
-@best_token_rule.mistake("sensitivity-only", "You report only the share of the firing examples that the rule finds. What it does to the silent ones counts as much.")
-def _(tokens, fires):
-    return _rule(tokens, fires, lambda said, f: said[f].double().mean().item())
+wrong_ways(best_token_rule, _rule, {
+    "plain-accuracy": ({"quality": lambda said, f: (said == f).double().mean().item()},
+        "You maximised the share of examples that the rule gets right. With many silent examples, a rule that hardly ever fires wins; average the two shares."),
+    "precision": ({"quality": lambda said, f: (said & f).sum().item() / said.sum().item()},
+        "You maximised the share of the rule's hits that are right. A token that occurs once is perfect by that measure."),
+    "sensitivity-only": ({"quality": lambda said, f: said[f].double().mean().item()},
+        "You report only the share of the firing examples that the rule finds. What it does to the silent ones counts as much."),
+})
 
 
 @best_token_rule.mistake("largest-of-equals", "Of equally good tokens you took the largest number; the smallest is asked for.")
@@ -871,7 +817,7 @@ def _detection_cases(rng: torch.Generator) -> Iterator[Case]:
         order = torch.randperm(len(fires), generator=rng)
         return Case(label, predicted[order], fires[order], rate)
 
-    some = lambda low, high: int(_int(rng, low, high))  # noqa: E731
+    some = lambda low, high: int(integers(rng, low, high))  # noqa: E731
     yield case("about half and half", 7 + some(0, 3), 2, 3, 5 + some(0, 3), 0.02)
     yield case("few firing examples, a frequent latent", 2, 3 + some(0, 2), 4, 15 + some(0, 5), 0.3)
     yield case("nothing is predicted to fire", 0, 4, 0, 7, 0.1)

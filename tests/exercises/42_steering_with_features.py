@@ -7,11 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.course.cases import integers, normal, uniform, wrong_ways
 from utils.course.exercises import Case, Exercise
-
-
-def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
 
 
 # --- edit_latent -------------------------------------------------------------------------------------------
@@ -24,9 +21,9 @@ def _edit_cases(rng: torch.Generator) -> Iterator[Case]:
         ("scale", 3, 12, 5, 7, 2, torch.float64),
         ("clamp", 2, 13, 4, 6, 5, torch.float64),
     ):
-        params = {"W_enc": _normal(rng, d, width, dtype=dtype), "b_enc": 0.3 * _normal(rng, width, dtype=dtype), "W_dec": _normal(rng, width, d, dtype=dtype),
-                  "b_dec": 1 + _normal(rng, d, dtype=dtype)}
-        acts = params["b_dec"] + _normal(rng, batch, pos, d, dtype=dtype)
+        params = {"W_enc": normal(rng, d, width, dtype=dtype), "b_enc": 0.3 * normal(rng, width, dtype=dtype), "W_dec": normal(rng, width, d, dtype=dtype),
+                  "b_dec": 1 + normal(rng, d, dtype=dtype)}
+        acts = params["b_dec"] + normal(rng, batch, pos, d, dtype=dtype)
         usual = torch.ones(batch, pos, dtype=torch.bool)
         usual[:, 0] = False
         usual[-1, 3] = False
@@ -88,34 +85,20 @@ def _edited(acts, usual, params, k, latent, how, amount, *, whole=False, directi
     return acts + ((new - value) * usual)[..., None] * row
 
 
-@edit_latent.mistake("error-term-dropped", "You put the SAE's reconstruction in the activation's place. What the SAE does not explain is gone, on every token, and the model pays for that before your edit has done anything.")
-def _(acts, usual, params, k, latent, how, amount):
-    return _edited(acts, usual, params, k, latent, how, amount, whole=True)
-
-
-@edit_latent.mistake("clamp-adds", "Your clamp adds the amount to what is there. A latent that fires already then ends above the value that it was to be held at.")
-def _(acts, usual, params, k, latent, how, amount):
-    return _edited(acts, usual, params, k, latent, how, amount, plus=True)
-
-
-@edit_latent.mistake("clamp-where-it-fires", "Your clamp touches only tokens on which the latent fires. Clamping holds it at the value everywhere; what you wrote cannot switch a silent latent on.")
-def _(acts, usual, params, k, latent, how, amount):
-    return _edited(acts, usual, params, k, latent, how, amount, only_firing=True)
-
-
-@edit_latent.mistake("top-k-forgotten", "You read the latent's value without TopK. Where it lost against the k largest it is 0, although its pre-activation is positive.")
-def _(acts, usual, params, k, latent, how, amount):
-    return _edited(acts, usual, params, k, latent, how, amount, top=False)
-
-
-@edit_latent.mistake("relu-forgotten", "A latent among the k largest can have a negative pre-activation. Its value is then 0: the ReLU is missing.")
-def _(acts, usual, params, k, latent, how, amount):
-    return _edited(acts, usual, params, k, latent, how, amount, relu=False)
-
-
-@edit_latent.mistake("decoder-bias-not-subtracted", "The encoder reads x - b_dec. You gave it x, and so read other values than the SAE does.")
-def _(acts, usual, params, k, latent, how, amount):
-    return _edited(acts, usual, params, k, latent, how, amount, centre=False)
+wrong_ways(edit_latent, _edited, {
+    "error-term-dropped": ({"whole": True},
+        "You put the SAE's reconstruction in the activation's place. What the SAE does not explain is gone, on every token, and the model pays for that before your edit has done anything."),
+    "clamp-adds": ({"plus": True},
+        "Your clamp adds the amount to what is there. A latent that fires already then ends above the value that it was to be held at."),
+    "clamp-where-it-fires": ({"only_firing": True},
+        "Your clamp touches only tokens on which the latent fires. Clamping holds it at the value everywhere; what you wrote cannot switch a silent latent on."),
+    "top-k-forgotten": ({"top": False},
+        "You read the latent's value without TopK. Where it lost against the k largest it is 0, although its pre-activation is positive."),
+    "relu-forgotten": ({"relu": False},
+        "A latent among the k largest can have a negative pre-activation. Its value is then 0: the ReLU is missing."),
+    "decoder-bias-not-subtracted": ({"centre": False},
+        "The encoder reads x - b_dec. You gave it x, and so read other values than the SAE does."),
+})
 
 
 @edit_latent.mistake("encoder-column", "You moved along the encoder's column. That is how the latent is read; what it writes is its row of the decoder.")
@@ -123,14 +106,11 @@ def _(acts, usual, params, k, latent, how, amount):
     return _edited(acts, usual, params, k, latent, how, amount, direction=params["W_enc"][:, latent])
 
 
-@edit_latent.mistake("unusual-tokens-edited", "You edited the tokens where `usual` is False as well. The SAE was not trained on those, and the first one is where idle attention looks.")
-def _(acts, usual, params, k, latent, how, amount):
-    return _edited(acts, usual, params, k, latent, how, amount, whole="everywhere")
-
-
-@edit_latent.mistake("below-zero", "With a negative amount your \"add\" takes the latent below 0. No latent of this SAE has ever been there.")
-def _(acts, usual, params, k, latent, how, amount):
-    return _edited(acts, usual, params, k, latent, how, amount, floor=False)
+wrong_ways(edit_latent, _edited, {
+    "unusual-tokens-edited": ({"whole": "everywhere"},
+        "You edited the tokens where `usual` is False as well. The SAE was not trained on those, and the first one is where idle attention looks."),
+    "below-zero": ({"floor": False}, "With a negative amount your \"add\" takes the latent below 0. No latent of this SAE has ever been there."),
+})
 
 
 @edit_latent.variant
@@ -192,11 +172,11 @@ def _(acts, usual, params, k, latent, how, amount):
 
 
 def _contrast_cases(rng: torch.Generator) -> Iterator[Case]:
-    def case(label: str, lengths: list[int], on: list[int], width: int, dtype: torch.dtype, shuffle: bool) -> Case:
+    def case(label: str, lengths: list[int], on: list[int], width: int, dtype: torch.dtype, mixed: bool) -> Case:
         text = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths))
-        order = torch.randperm(len(text), generator=rng) if shuffle else torch.arange(len(text))
-        size = 1 + torch.rand(len(lengths), 1, generator=rng, dtype=torch.float64) * 3
-        latents = (_normal(rng, len(text), width).relu() * size[text]).to(dtype)[order]
+        order = torch.randperm(len(text), generator=rng) if mixed else torch.arange(len(text))
+        size = 1 + uniform(rng, len(lengths), 1) * 3
+        latents = (normal(rng, len(text), width).relu() * size[text]).to(dtype)[order]
         return Case(label, latents, text[order], torch.tensor([i in on for i in range(len(lengths))]))
 
     yield case("5 texts of 2 to 9 tokens, 6 latents", [4, 9, 2, 7, 3], [0, 2, 3], 6, torch.float64, False)
@@ -296,9 +276,9 @@ def _(latents, text, on_topic):
 def _output_cases(rng: torch.Generator) -> Iterator[Case]:
     for n, d, vocab, chosen, dtype in ((5, 4, 11, 3, torch.float64), (3, 6, 9, 1, torch.float32), (4, 3, 8, 2, torch.float64)):
         words = torch.randperm(vocab, generator=rng)[:chosen]
-        W_U = _normal(rng, d, vocab) + 0.8 * _normal(rng, d, 1)  # the average word is not 0
-        yield Case(f"{n} latents, {d} dimensions, {vocab} words, {chosen} of them wanted", (3 * _normal(rng, n, d)).to(dtype),
-                   (0.5 + torch.rand(d, generator=rng, dtype=torch.float64) * 2).to(dtype), W_U.to(dtype), words)
+        W_U = normal(rng, d, vocab) + 0.8 * normal(rng, d, 1)  # the average word is not 0
+        yield Case(f"{n} latents, {d} dimensions, {vocab} words, {chosen} of them wanted", (3 * normal(rng, n, d)).to(dtype),
+                   (0.5 + uniform(rng, d) * 2).to(dtype), W_U.to(dtype), words)
 
 
 output_effect = Exercise(
@@ -333,14 +313,11 @@ def _(W_dec, norm_weight, W_U, words):
     return _lead(W_dec, torch.ones_like(norm_weight), W_U, words)
 
 
-@output_effect.mistake("not-in-units-of-spread", "You did not divide by the spread. The longest decoder rows win then, whatever they say.")
-def _(W_dec, norm_weight, W_U, words):
-    return _lead(W_dec, norm_weight, W_U, words, spread=None)
-
-
-@output_effect.mistake("average-word-not-subtracted", "You did not subtract the average over the vocabulary. A number that is added to every logit changes no probability.")
-def _(W_dec, norm_weight, W_U, words):
-    return _lead(W_dec, norm_weight, W_U, words, centre=False)
+wrong_ways(output_effect, _lead, {
+    "not-in-units-of-spread": ({"spread": None}, "You did not divide by the spread. The longest decoder rows win then, whatever they say."),
+    "average-word-not-subtracted": ({"centre": False},
+        "You did not subtract the average over the vocabulary. A number that is added to every logit changes no probability."),
+})
 
 
 @output_effect.mistake("spread-over-latents", "You took the standard deviation over the latents. Each latent is measured by its own spread, over the words.")
@@ -359,14 +336,11 @@ def _(W_dec, norm_weight, W_U, words):
     return (logits[:, words].max(1).values - logits.mean(1)) / logits.std(1, correction=0)
 
 
-@output_effect.mistake("sizes-without-signs", "You took absolute values. A latent that pushes the words *down* is then a favourite.")
-def _(W_dec, norm_weight, W_U, words):
-    return _lead(W_dec, norm_weight, W_U, words, magnitude=True)
-
-
-@output_effect.mistake("variance-for-spread", "You divided by the variance. The unit of a logit is gone then, and long rows look weak.")
-def _(W_dec, norm_weight, W_U, words):
-    return _lead(W_dec, norm_weight, W_U, words, spread=lambda logits: logits.var(1, correction=0))
+wrong_ways(output_effect, _lead, {
+    "sizes-without-signs": ({"magnitude": True}, "You took absolute values. A latent that pushes the words *down* is then a favourite."),
+    "variance-for-spread": ({"spread": lambda logits: logits.var(1, correction=0)},
+        "You divided by the variance. The unit of a logit is gone then, and long rows look weak."),
+})
 
 
 @output_effect.variant
@@ -401,11 +375,11 @@ def _(W_dec, norm_weight, W_U, words):
 def _sparse_cases(rng: torch.Generator) -> Iterator[Case]:
     for n, d, keep, dtype in ((9, 5, 4, torch.float64), (7, 4, 3, torch.float32), (6, 3, 1, torch.float64)):
         # Sizes far apart, so that no two are equal; the largest is negative. Rows of different length, the longest where the contrast is small.
-        sizes = torch.arange(n, 0, -1, dtype=torch.float64) + 0.5 * torch.rand(n, generator=rng, dtype=torch.float64)
+        sizes = torch.arange(n, 0, -1, dtype=torch.float64) + 0.5 * uniform(rng, n)
         signs = torch.tensor([-1.0, 1.0] * n)[:n].double()
         lengths = torch.linspace(1, 6, n, dtype=torch.float64)
         order = torch.randperm(n, generator=rng)
-        rows = F.normalize(_normal(rng, n, d), dim=1) * lengths[:, None]
+        rows = F.normalize(normal(rng, n, d), dim=1) * lengths[:, None]
         yield Case(f"{keep} of {n} latents, {d} dimensions", (sizes * signs).to(dtype)[order], rows.to(dtype)[order], keep)
 
 
@@ -504,9 +478,9 @@ def _(contrast, W_dec, keep):
 
 def _push_cases(rng: torch.Generator) -> Iterator[Case]:
     for d, still, dtype in ((5, 0, torch.float64), (7, 2, torch.float32), (4, 1, torch.float64)):
-        scale = 0.3 + 4 * torch.rand(d, generator=rng, dtype=torch.float64)
+        scale = 0.3 + 4 * uniform(rng, d)
         scale[torch.randperm(d, generator=rng)[:still]] = 0.0
-        yield Case(f"{d} dimensions, {still} that never varied", _normal(rng, d, dtype=dtype), scale.to(dtype))
+        yield Case(f"{d} dimensions, {still} that never varied", normal(rng, d, dtype=dtype), scale.to(dtype))
 
 
 probe_push = Exercise(
@@ -542,14 +516,11 @@ def _(weights, scale):
     return _pushed(weights, scale, factor=weights * scale)
 
 
-@probe_push.mistake("length-not-one", "Your direction does not have length 1, so a strength times it is not a distance.")
-def _(weights, scale):
-    return _pushed(weights, scale, unit=False)
-
-
-@probe_push.mistake("distance-upside-down", "Your distance is how far the log-odds rise for one unit of x. Asked for is the reverse: how far x moves for one unit of log-odds.")
-def _(weights, scale):
-    return _pushed(weights, scale, distance=lambda raw: raw.norm())
+wrong_ways(probe_push, _pushed, {
+    "length-not-one": ({"unit": False}, "Your direction does not have length 1, so a strength times it is not a distance."),
+    "distance-upside-down": ({"distance": lambda raw: raw.norm()},
+        "Your distance is how far the log-odds rise for one unit of x. Asked for is the reverse: how far x moves for one unit of log-odds."),
+})
 
 
 @probe_push.mistake("distance-in-standard-units", "Your distance is right for standardised activations. The push happens in raw ones.", same_as=None)
@@ -730,7 +701,7 @@ def _(effect, cost, budget):
 def _front_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, cost: list[float], effect: list[float], at: list[float], dtype: torch.dtype = torch.float64) -> Case:
         order = torch.randperm(len(cost), generator=rng)
-        jitter = torch.rand(1, generator=rng, dtype=torch.float64) / 50
+        jitter = uniform(rng, 1) / 50
         return Case(label, (torch.tensor(effect, dtype=torch.float64) + jitter).to(dtype)[order], torch.tensor(cost, dtype=dtype)[order], torch.tensor(at, dtype=dtype))
 
     yield case("4 settings on the front", [1.0, 1.3, 1.9, 3.0], [0.0, 0.3, 0.7, 0.8], [1.15, 1.3, 2.5, 4.0])
@@ -872,9 +843,9 @@ def _(effect, cost, at):
 
 def _paired_cases(rng: torch.Generator) -> Iterator[Case]:
     for n, n_draws, dtype in ((12, 40, torch.float64), (9, 25, torch.float32), (15, 30, torch.float64)):
-        base = 3 * _normal(rng, n)  # the two scores of a prompt go together
-        one, other = (base + 0.6 + 0.5 * _normal(rng, n)).to(dtype), base.to(dtype)
-        yield Case(f"{n} prompts, {n_draws} resamples", one, other, torch.randint(n, (n_draws, n), generator=rng))
+        base = 3 * normal(rng, n)  # the two scores of a prompt go together
+        one, other = (base + 0.6 + 0.5 * normal(rng, n)).to(dtype), base.to(dtype)
+        yield Case(f"{n} prompts, {n_draws} resamples", one, other, integers(rng, 0, n, n_draws, n))
 
 
 paired_difference = Exercise(
@@ -969,8 +940,8 @@ def _(one, other, draws):
 
 def _shift_cases(rng: torch.Generator) -> Iterator[Case]:
     for n, vocab, chosen, dtype in ((6, 9, 3, torch.float64), (4, 11, 1, torch.float32), (5, 8, 4, torch.float64)):
-        before = 2 * _normal(rng, n, vocab) + 5 * _normal(rng, n, 1)  # a logit is known only up to a constant per context
-        after = before + 1.5 * _normal(rng, n, vocab) + 5 * _normal(rng, n, 1)
+        before = 2 * normal(rng, n, vocab) + 5 * normal(rng, n, 1)  # a logit is known only up to a constant per context
+        after = before + 1.5 * normal(rng, n, vocab) + 5 * normal(rng, n, 1)
         yield Case(f"{n} contexts, {vocab} words, {chosen} in the label", before.to(dtype), after.to(dtype), torch.randperm(vocab, generator=rng)[:chosen])
 
 
