@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from utils.data.agreement import NOUNS, AgreementError, agreement_sentences, one_token_nouns, split_nouns
+from utils.data.agreement import (
+    NOUNS, RELATIVE_CLAUSES, AgreementError, agreement_sentences, noun_phrases, one_token_nouns, split_nouns,
+)
 from utils.models import tiny_model
 
 
@@ -56,3 +58,19 @@ def _letters_only():
 def test_a_tokenizer_without_unknown_words_keeps_every_noun():
     # The tiny model's tokenizer makes any word one token.
     assert one_token_nouns(tiny_model()) == list(NOUNS)
+
+
+def test_relative_clauses_leave_the_subject_where_it_is():
+    one, other = agreement_sentences(NOUNS[:4]), agreement_sentences(NOUNS[:4], RELATIVE_CLAUSES)
+    assert other.texts[1] == "The keys that we saw near the cabinet" and torch.equal(one.number, other.number)
+    assert [a.split()[:2] == b.split()[:2] and a.split()[-1] == b.split()[-1] for a, b in zip(one.texts, other.texts)] == [True] * 16
+    assert len({len(text.split()) for text in other.texts}) == 1
+
+
+def test_noun_phrases_have_both_numbers_with_every_determiner():
+    made = noun_phrases(NOUNS[:3], ("The", "My"))
+    assert made.texts[:4] == ["The key", "The cabinet", "The book", "The keys"] and len(made.texts) == 12
+    assert torch.bincount(2 * made.number + made.definite).tolist() == [3, 3, 3, 3]
+    for nouns, words in (((), ("The", "My")), (NOUNS[:2], ("The",)), (NOUNS[:2], ("My", "Our"))):
+        with pytest.raises(AgreementError, match="determiner"):
+            noun_phrases(nouns, words)

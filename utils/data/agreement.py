@@ -39,6 +39,9 @@ NOUNS: tuple[tuple[str, str], ...] = tuple((noun, noun + "s") for noun in _REGUL
 """(singular, plural) of every noun."""
 
 PREPOSITIONS = ("near", "behind", "beside")
+RELATIVE_CLAUSES = ("that we saw near", "that she put behind", "that they left beside")
+"""In the place of a preposition: sentences of another family, with the subject at the same place."""
+DETERMINERS = ("The", "My", "Our", "His", "Your")
 
 
 class AgreementError(ValueError):
@@ -116,3 +119,30 @@ def agreement_sentences(
     ]
     texts, *columns = zip(*rows)
     return AgreementSentences(list(texts), *(torch.tensor(column) for column in columns))
+
+
+@dataclass(frozen=True)
+class NounPhrases:
+    """Phrases "<determiner> <noun>", each noun in both numbers with every determiner.
+
+    Attributes:
+        texts: the phrases; the noun is the last word.
+        number: 1 where the noun is plural, else 0.
+        definite: 1 where the determiner is "The", else 0: what an eraser can be told to erase instead.
+    """
+
+    texts: list[str]
+    number: Int[Tensor, " n"]
+    definite: Int[Tensor, " n"]
+
+
+def noun_phrases(nouns: Sequence[tuple[str, str]], determiners: Sequence[str] = DETERMINERS) -> NounPhrases:
+    """Put every determiner before both forms of every noun.
+
+    Raises: AgreementError without nouns, or without "The" and another determiner.
+    """
+    if not nouns or "The" not in determiners or len(determiners) < 2:
+        raise AgreementError("noun phrases need at least one noun, and 'The' beside another determiner.")
+    rows = [(f"{word} {pair[number]}", number, int(word == "The")) for word in determiners for number in (0, 1) for pair in nouns]
+    texts, *columns = zip(*rows)
+    return NounPhrases(list(texts), *(torch.tensor(column) for column in columns))
