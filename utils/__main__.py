@@ -29,6 +29,16 @@ def _parser() -> argparse.ArgumentParser:
     probe = commands.add_parser("probe", help="a linear probe of your own texts: a CSV file with the columns text,label[,group]")
     probe.add_argument("table", type=Path)
     probe.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
+    train = commands.add_parser("train-sae", help="a small sparse autoencoder of your own texts: a folder of .txt or .md files")
+    train.add_argument("folder", type=Path)
+    train.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
+    train.add_argument("--steps", type=int, default=300, help="of training, 1,024 tokens each")
+    train.add_argument("--d-sae", type=int, default=1024, help="how many latents")
+    train.add_argument("--k", type=int, default=32, help="how many of them may fire on a token")
+    steer = commands.add_parser("steer", help="a steering vector from your own texts, dose by dose: a CSV file with the columns text,label[,group]")
+    steer.add_argument("table", type=Path)
+    steer.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
+    steer.add_argument("--figure", type=Path, metavar="FILE", help="write the figure as HTML")
     new = commands.add_parser("new", help="start a chapter or an exercise from a template")
     new.add_argument("kind", choices=["chapter", "exercise"])
     new.add_argument("chapter", help="the chapter's stem, such as 12_when_a_probe_lies")
@@ -67,6 +77,14 @@ def main(argv: list[str] | None = None) -> int:
         from utils.yours.probe import probe_file
 
         return probe_file(arguments.table, arguments.model)
+    if arguments.command == "train-sae":
+        from utils.yours.train_sae import train_folder
+
+        return train_folder(arguments.folder, arguments.model, steps=arguments.steps, d_sae=arguments.d_sae, k=arguments.k)
+    if arguments.command == "steer":
+        from utils.yours.steering import steer_file
+
+        return steer_file(arguments.table, arguments.model, arguments.figure)
     if arguments.command == "new":
         from utils.course.new import new
 

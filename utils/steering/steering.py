@@ -7,7 +7,7 @@ those whose norm is more than three times the usual (see `collect_activations`),
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -93,6 +93,26 @@ def steer(
         with intervene(model, {condition.name: gate.read}, may_do_nothing=True):
             with intervene(model, {name: push}, may_do_nothing=True):
                 yield
+
+
+@contextmanager
+def change_usual(
+    model: TransformerBridge, name: str,
+    change: Callable[[Float[Tensor, "batch pos d_model"], Bool[Tensor, "batch pos"]], Float[Tensor, "batch pos d_model"]],
+) -> Iterator[None]:
+    """Let change(activations, usual) take the place of the activations at one hook point while the block runs.
+
+    `usual` is True at the tokens that an edit may touch. Nothing is done about the others: that is `change`'s duty.
+
+    Raises: HookNameError, InterventionError (see `intervene`); a change that does nothing is allowed.
+    """
+    reach = Reach()
+
+    def hook(acts: Float[Tensor, "batch pos d_model"], hook: object) -> Float[Tensor, "batch pos d_model"]:
+        return change(acts, reach(acts)[0])
+
+    with intervene(model, {name: hook}, may_do_nothing=True):
+        yield
 
 
 class _Gate:
