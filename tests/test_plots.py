@@ -10,6 +10,7 @@ import pytest
 from choreographer.browsers.chromium import Chromium
 
 from utils import plots
+from utils.intervals import Estimate
 
 
 @pytest.fixture
@@ -87,3 +88,7 @@ def test_colours_stay_apart_for_colour_blind_readers():
     seen = np.clip(colours @ deuteranopia.T, 0, 1) ** (1 / 2.2)
     distances = np.linalg.norm(seen[:, None] - seen[None], axis=-1)[np.triu_indices(5, 1)]
     assert distances.min() > 0.1
+
+
+def test_error_bars_reach_from_the_value_to_the_ends():
+    assert plots.error_bars([Estimate(0.5, 0.25, 1.0)]) == {"array": [0.5], "arrayminus": [0.25]}

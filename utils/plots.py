@@ -12,12 +12,14 @@ import os
 import sys
 import warnings
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 
 import numpy as np
 import plotly.graph_objects as go
 import plotly.io as pio
+
+from utils.intervals import Estimate
 
 # Okabe and Ito's palette, in the order of greatest contrast between neighbours.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -101,6 +103,12 @@ def line_with_interval(x: np.ndarray, y: np.ndarray, low: np.ndarray, high: np.n
     band = go.Scatter(x=[*x, *reversed(x)], y=[*high, *reversed(low)], mode="lines", fill="toself", fillcolor=f"rgba({red},{green},{blue},0.18)",
                       line={"width": 0}, hoverinfo="skip", showlegend=False)
     return [band, go.Scatter(x=list(x), y=list(y), mode="lines+markers", name=name, line={"color": color, "width": 2.5}, marker={"size": 5})]
+
+
+def error_bars(estimates: Iterable[Estimate]) -> dict[str, list[float]]:
+    """How far each interval reaches to both sides of its value: plotly's `error_x` or `error_y`."""
+    found = list(estimates)
+    return {"array": [each.high - each.value for each in found], "arrayminus": [each.value - each.low for each in found]}
 
 
 def reference_line(fig: go.Figure, y: float, text: str) -> None:
