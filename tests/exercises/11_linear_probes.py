@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from utils.course.battery import ALL_COUNTS, NOT_TRAINED, NO_MATRIX, NO_SCALE, NO_THRESHOLD
 from utils.course.cases import integers, normal, shuffle, uniform
 from utils.course.exercises import Case, Exercise
 
@@ -40,10 +41,13 @@ def _split_cases(rng: torch.Generator) -> Iterator[Case]:
     few = torch.cat([0.05 + 0.2 * torch.rand(6, generator=rng), 0.32 + 0.1 * torch.rand(4, generator=rng)])
     yield Case("by chance, nothing falls into train", shuffle(rng, [*range(10)] * 2), few[torch.randperm(10, generator=rng)])
     yield Case('negative ids', torch.tensor([-5, 3, -5, -1, 3]), torch.tensor([0.1, 0.9, 0.4], dtype=torch.float64))
+    yield Case("no group for validation, half for test", torch.tensor([3, 1, 1, 8]), torch.tensor([0.0, 0.5, 0.499], dtype=torch.float64), 0.0, 0.5).of("boundary")
+    yield Case("all in test", torch.tensor([5, 5, 2]), torch.tensor([0.3, 0.9], dtype=torch.float64), 0.0, 1.0).of("extreme")
 
 
 grouped_split = Exercise(
     "grouped_split",
+    without={**NOT_TRAINED, **ALL_COUNTS, **NO_SCALE, **NO_MATRIX, "negative": "draws and shares are never negative"},
     difficulty=2,
     importance=5,
     minutes=10,
@@ -189,10 +193,12 @@ def _mass_mean_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("5 rows, 3 dimensions", 2 + normal(rng, 5, 3), _labels(rng, 2, 3))
     yield Case("11 rows, 7 dimensions, classes of 3 and 8, float32", normal(rng, 11, 7, dtype=torch.float32) - 1.5, _labels(rng, 3, 8))
     yield Case("a single row of class 1", 3 * normal(rng, 6, 4) + 1, _labels(rng, 5, 1))
+    yield Case("one row of each class", torch.tensor([[2.0, -1.0], [5.0, 3.0]], dtype=torch.float64), torch.tensor([1, 0])).of("extreme")
 
 
 mass_mean_direction = Exercise(
     "mass_mean_direction",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=1,
     importance=5,
     minutes=8,
@@ -339,10 +345,13 @@ def _whitened_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("31 rows, 6 dimensions, classes of 9 and 22", *clouds(9, 22, 6), ridge=0.5)
     yield Case("fewer rows than dimensions", *clouds(4, 5, 13), ridge=0.3)
     yield Case("float32", *clouds(16, 9, 5, torch.float32), ridge=1.0)
+    small = torch.randn(12, 3, generator=rng, dtype=torch.float64)
+    yield Case("one row of class 1", small, (torch.arange(12) == 4).long(), 2.5).of("extreme")
 
 
 whitened_direction = Exercise(
     "whitened_direction",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=3,
     importance=4,
     minutes=20,
@@ -506,10 +515,16 @@ def _fold_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("8 features, one of them constant, float32", *probe(8, [5], torch.float32))
     yield Case("6 features, two of them constant", *probe(6, [0, 3]))
     yield Case('a feature that hardly varied', torch.tensor([2.0, -3.0, 5.0], dtype=torch.float64), torch.tensor(0.25, dtype=torch.float64), torch.tensor([1e-06, 2.0, 7.0], dtype=torch.float64), torch.tensor([1e-07, 0.5, 0.0], dtype=torch.float64))
+    yield Case("every feature constant", torch.randn(4, generator=rng, dtype=torch.float64), torch.tensor(0.7, dtype=torch.float64),
+               torch.randn(4, generator=rng, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)).of("extreme")
+    tiny = torch.tensor([1e-300, 0.0, 2.0], dtype=torch.float64)
+    yield Case("a std just above 0", torch.tensor([1e-300, 4.0, 6.0], dtype=torch.float64), torch.tensor(0.1, dtype=torch.float64),
+               torch.tensor([0.5, -3.0, 1.0], dtype=torch.float64), tiny).of("boundary")
 
 
 fold_standardisation = Exercise(
     "fold_standardisation",
+    without={**NOT_TRAINED, **ALL_COUNTS, **NO_MATRIX},
     difficulty=2,
     importance=4,
     minutes=15,
@@ -641,10 +656,14 @@ def _auroc_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("worse than chance, all scores below zero", -5 - normal(rng, 11).abs() - 0.9 * labels, labels)
     yield Case("the same score for every row", torch.full((5,), 1.5, dtype=torch.float64), _labels(rng, 2, 3))
     yield Case('scores that differ by very little', torch.tensor([0.0, 3.0, 1.0, 2.0, 2.0], dtype=torch.float64) * 1e-09 + 0.5, torch.tensor([0, 0, 1, 1, 0]))
+    near = 1.0 + torch.tensor([0.0, 1e-12, 0.0, -1e-12], dtype=torch.float64)
+    yield Case("two scores equal, two almost", near, torch.tensor([0, 0, 1, 1])).of("boundary")
+    yield Case("one row of each class", torch.tensor([-3.0, 2.0]), torch.tensor([1, 0])).of("extreme")
 
 
 auroc = Exercise(
     "auroc",
+    without={**NOT_TRAINED, **ALL_COUNTS, **NO_MATRIX},
     difficulty=2,
     importance=5,
     minutes=12,
@@ -798,10 +817,13 @@ def _bootstrap_cases(rng: torch.Generator) -> Iterator[Case]:
         coverage=0.5,
     )
     yield Case('negative ids', torch.tensor([1.0, 0.0, 1.0, 1.0]), torch.tensor([-2, 5, 5, -9]), torch.tensor([[0, 1, 2], [2, 2, 0], [1, 1, 1]]))
+    yield Case("one group", torch.tensor([0.25, 1.0, 0.5]), torch.tensor([6, 6, 6]), torch.zeros(5, 1, dtype=torch.long), 0.9).of("extreme")
+    yield Case("one resample", torch.tensor([0.0, 1.0, 1.0]), torch.tensor([2, 0, 0]), torch.tensor([[1, 1]])).of("extreme")
 
 
 grouped_bootstrap = Exercise(
     "grouped_bootstrap",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, **NO_SCALE, "negative": "a share of right answers is never negative"},
     difficulty=3,
     importance=5,
     minutes=20,
@@ -977,10 +999,16 @@ def _sweep_cases(rng: torch.Generator) -> Iterator[Case]:
     twin = case("two layers that are equal", (3, 0, 3), (1, 3, -3), (2, 0.1, 2))
     acts, *rest = twin.args
     yield Case(twin.label, torch.cat([acts, acts[1:2], acts[2:]]).float(), *rest)
+    acts = torch.randn(3, 14, 4, generator=rng, dtype=torch.float64)
+    labels, rows = torch.arange(14) % 2, torch.arange(14)
+    acts[:, rows >= 11] = torch.nan
+    yield Case("the test rows are not a number", acts, labels, rows < 7, (rows >= 7) & (rows < 11)).of("nan")
+    yield Case("one layer", acts[:1], labels, rows < 7, (rows >= 7) & (rows < 11)).of("extreme")
 
 
 layer_sweep = Exercise(
     "layer_sweep",
+    without={**NOT_TRAINED, **NO_THRESHOLD},
     difficulty=3,
     importance=5,
     minutes=12,
@@ -1146,6 +1174,8 @@ def _pca_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("8 rows, 4 dimensions, 2 components", cloud(8, 4), 2)
     yield Case("17 rows, 5 dimensions, 1 component, float32", cloud(17, 5, torch.float32), 1)
     yield Case("fewer rows than dimensions, 3 components", cloud(6, 9), 3)
+    yield Case("all components", torch.randn(7, 4, generator=rng, dtype=torch.float64), 4).of("extreme")
+    yield Case("as many components as rows", torch.randn(3, 6, generator=rng, dtype=torch.float64), 2).of("extreme")
 
 
 def _equal_up_to_sign(actual: Tensor, expected: Tensor) -> bool:
@@ -1161,6 +1191,7 @@ def _equal_up_to_sign(actual: Tensor, expected: Tensor) -> bool:
 
 pca_project = Exercise(
     "pca_project",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=10,

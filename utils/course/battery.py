@@ -16,12 +16,15 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from utils.course.exercises import Case, Exercise
+from utils.course.cases import Case
+
+if TYPE_CHECKING:
+    from utils.course.exercises import Exercise
 
 MADE = ("example", "scale", "strided", "gradient")
 """Kinds whose cases are made here."""
@@ -29,6 +32,12 @@ WRITTEN = ("errors", "arguments", "axis", "negative", "boundary", "extreme", "na
 """Kinds whose cases the author writes: `Case(...).of("boundary")`, or recognised by themselves (the first four)."""
 KINDS = (*MADE, *WRITTEN)
 SCALES = (1e-6, 1e6)
+# Reasons that many exercises share, for `Exercise(without={**NOT_TRAINED, ...})`.
+NOT_TRAINED = {"gradient": "nothing is trained through it"}
+NO_THRESHOLD = {"boundary": "nothing is compared with a threshold"}
+ALL_COUNTS = {"nan": "there is no content that does not count"}
+NO_SCALE = {"scale": "probabilities, shares or logits: another scale is another question"}
+NO_MATRIX = {"strided": "it takes no matrix"}
 
 
 def battery(exercise: Exercise, base: list[Case]) -> list[Case]:
