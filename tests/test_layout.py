@@ -15,8 +15,8 @@ UTILS = ROOT / "utils"
 MOST_LINES = 350
 # A room is a wing, or a module of the ground floor's own; what stands below may not know what stands above.
 FLOORS = [
-    ("lazy", "paths", "intervals", "plots", "hooks", "untrained"),
-    ("activation_cache", "probes", "data", "worlds"),
+    ("lazy", "paths", "intervals", "hooks", "untrained"),
+    ("activation_cache", "plots", "probes", "data", "worlds"),
     ("activations", "default_model"),
     ("models",),
     ("course", "sae"),

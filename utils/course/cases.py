@@ -1,4 +1,4 @@
-"""What the exercises' cases are made of: seeded tensors, ragged masks, the tiny model and its tokens, an SAE's parameters.
+"""A case, and what cases are made of: seeded tensors, ragged masks, the tiny model and its tokens, an SAE's parameters.
 
 Everything is drawn in float64 and then converted, so that a case has the same values in every dtype.
 """
@@ -7,12 +7,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from utils.course.exercises import Exercise
+if TYPE_CHECKING:
+    from utils.course.exercises import Exercise
+
+
+class Case:
+    """One call that an answer has to get right: a label for people, and the arguments.
+
+    Attributes:
+        kind: which kind of `utils.course.battery` it belongs to; "" for an ordinary case.
+        trained: the arguments with respect to which the gradient is compared as well.
+        relative: results are compared relative to their own size, however small it is.
+        new: nothing that comes back may share memory with an argument, or with another part of the result.
+    """
+
+    def __init__(self, label: str, *args: Any, **kwargs: Any) -> None:
+        self.label, self.args, self.kwargs = label, args, kwargs
+        self.kind, self.trained, self.relative, self.new = "", (), False, False
+
+    def of(self, kind: str) -> Case:
+        """The same case, as one of this kind."""
+        self.kind = kind
+        return self
 
 
 # --- numbers ----------------------------------------------------------------------------------------------

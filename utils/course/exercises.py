@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from utils.course.battery import battery
+from utils.course.cases import Case
 from utils.paths import ROOT
 
 REFERENCES = ROOT / "solutions"
@@ -27,26 +29,6 @@ REGISTRIES = ROOT / "tests" / "exercises"
 
 class UnknownExercise(LookupError):
     """No exercise has this name."""
-
-
-class Case:
-    """One call that an answer has to get right: a label for people, and the arguments.
-
-    Attributes:
-        kind: which kind of `utils.course.battery` it belongs to; "" for an ordinary case.
-        trained: the arguments with respect to which the gradient is compared as well.
-        relative: results are compared relative to their own size, however small it is.
-        new: nothing that comes back may share memory with an argument, or with another part of the result.
-    """
-
-    def __init__(self, label: str, *args: Any, **kwargs: Any) -> None:
-        self.label, self.args, self.kwargs = label, args, kwargs
-        self.kind, self.trained, self.relative, self.new = "", (), False, False
-
-    def of(self, kind: str) -> Case:
-        """The same case, as one of this kind."""
-        self.kind = kind
-        return self
 
 
 @dataclass(frozen=True)
@@ -110,8 +92,6 @@ class Exercise:
 
     def cases(self, seed: int) -> list[Case]:
         """The cases of this seed, the same on every call: the author's, then those that the battery makes of them."""
-        from utils.course.battery import battery
-
         if seed not in self._drawn:
             written = list(self._cases(torch.Generator().manual_seed(seed)))
             self._drawn[seed] = [*written, *battery(self, written)]
