@@ -6,62 +6,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from utils.course.cases import as_leaves, decoded, for_each_sae, normal, pre_acts, sae_params, top_k
 from utils.course.exercises import Case, Exercise
-
-
-def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
-
-
-def _params(rng: torch.Generator, lead: tuple[int, ...], d_in: int, d_sae: int, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
-    """Parameters in which everything counts: no bias is zero, no decoder row has length 1."""
-    return {
-        "W_enc": _normal(rng, *lead, d_in, d_sae, dtype=dtype),
-        "b_enc": _normal(rng, *lead, d_sae, dtype=dtype),
-        "W_dec": _normal(rng, *lead, d_sae, d_in, dtype=dtype),
-        "b_dec": 1 + _normal(rng, *lead, d_in, dtype=dtype),
-    }
-
-
-def _leaves(params: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same parameters as an optimiser holds them. An answer that leaves torch cannot be differentiated, and raises here."""
-    return {name: value.requires_grad_() for name, value in params.items()}
-
-
-def _pre(params: dict[str, Tensor], x: Tensor) -> Tensor:
-    return (x - params["b_dec"].unsqueeze(-2)) @ params["W_enc"] + params["b_enc"].unsqueeze(-2)
-
-
-def _decode(params: dict[str, Tensor], acts: Tensor) -> Tensor:
-    return acts @ params["W_dec"] + params["b_dec"].unsqueeze(-2)
-
-
-def _each(function):
-    """A right answer for one SAE, made one for a stack of them by a loop over the first argument's leading axis."""
-
-    def answer(params, *rest, **options):
-        if params["W_dec"].ndim == 2:
-            return function(params, *rest, **options)
-        outs = [function({k: v[i] for k, v in params.items()}, *(r[i] if isinstance(r, Tensor) else r for r in rest), **options)
-                for i in range(len(params["W_dec"]))]
-        if isinstance(outs[0], tuple):
-            return tuple(torch.stack(part) for part in zip(*outs))
-        if isinstance(outs[0], dict):
-            return {k: torch.stack([o[k] for o in outs]) for k in outs[0]}
-        return torch.stack(outs)
-
-    return answer
 
 
 # --- mean_max_cosine ---------------------------------------------------------------------------------------
 
 def _cosine_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("9 latents, 4 features, 3 dimensions", _normal(rng, 9, 3), _normal(rng, 4, 3))
-    truth = _normal(rng, 5, 6)
-    yield Case("fewer latents than features, one of them reversed", torch.cat([-3 * truth[:1], _normal(rng, 2, 6)]), truth)
-    learned = _normal(rng, 7, 4, dtype=torch.float32)
+    yield Case("9 latents, 4 features, 3 dimensions", normal(rng, 9, 3), normal(rng, 4, 3))
+    truth = normal(rng, 5, 6)
+    yield Case("fewer latents than features, one of them reversed", torch.cat([-3 * truth[:1], normal(rng, 2, 6)]), truth)
+    learned = normal(rng, 7, 4, dtype=torch.float32)
     learned[2] = 0
-    yield Case("a latent whose row is zero, float32", learned, _normal(rng, 3, 4, dtype=torch.float32))
+    yield Case("a latent whose row is zero, float32", learned, normal(rng, 3, 4, dtype=torch.float32))
 
 
 mean_max_cosine = Exercise(
@@ -150,8 +107,8 @@ def _(learned, truth):
 # --- init_sae ----------------------------------------------------------------------------------------------
 
 def _init_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("7 latents, 3 dimensions, 11 rows", _normal(rng, 7, 3), 2 + _normal(rng, 11, 3))
-    yield Case("2 SAEs at once, float32", _normal(rng, 2, 4, 5, dtype=torch.float32), 1 + _normal(rng, 2, 9, 5, dtype=torch.float32))
+    yield Case("7 latents, 3 dimensions, 11 rows", normal(rng, 7, 3), 2 + normal(rng, 11, 3))
+    yield Case("2 SAEs at once, float32", normal(rng, 2, 4, 5, dtype=torch.float32), 1 + normal(rng, 2, 9, 5, dtype=torch.float32))
 
 
 init_sae = Exercise(
@@ -246,9 +203,9 @@ def _(rows, x):
 # --- sae_forward -------------------------------------------------------------------------------------------
 
 def _forward_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("9 rows, 4 dimensions, 7 latents", _params(rng, (), 4, 7), _normal(rng, 9, 4))
-    yield Case("one row, in training", _leaves(_params(rng, (), 3, 5)), _normal(rng, 1, 3))
-    yield Case("2 SAEs at once, float32", _params(rng, (2,), 5, 3, torch.float32), _normal(rng, 2, 6, 5, dtype=torch.float32))
+    yield Case("9 rows, 4 dimensions, 7 latents", sae_params(rng, (), 4, 7), normal(rng, 9, 4))
+    yield Case("one row, in training", as_leaves(sae_params(rng, (), 3, 5)), normal(rng, 1, 3))
+    yield Case("2 SAEs at once, float32", sae_params(rng, (2,), 5, 3, torch.float32), normal(rng, 2, 6, 5, dtype=torch.float32))
 
 
 sae_forward = Exercise(
@@ -274,7 +231,7 @@ sae_forward = Exercise(
 )
 def _(params, x):
     acts = (x @ params["W_enc"] + params["b_enc"].unsqueeze(-2)).relu()
-    return acts, _decode(params, acts)
+    return acts, decoded(params, acts)
 
 
 @sae_forward.mistake(
@@ -282,45 +239,45 @@ def _(params, x):
     "Your reconstruction lacks the decoder bias: it is in the space around the origin, while x is not.",
 )
 def _(params, x):
-    acts = _pre(params, x).relu()
+    acts = pre_acts(params, x).relu()
     return acts, acts @ params["W_dec"]
 
 
 @sae_forward.mistake("no-relu", "Latents are negative. Without the ReLU the whole autoencoder is one linear map, and nothing is ever off.")
 def _(params, x):
-    pre = _pre(params, x)
-    return pre, _decode(params, pre)
+    pre = pre_acts(params, x)
+    return pre, decoded(params, pre)
 
 
 @sae_forward.mistake("relu-before-bias", "You applied the ReLU before adding the encoder bias. A negative bias is what keeps a weak latent off: it belongs inside.")
 def _(params, x):
     acts = ((x - params["b_dec"].unsqueeze(-2)) @ params["W_enc"]).relu() + params["b_enc"].unsqueeze(-2)
-    return acts, _decode(params, acts)
+    return acts, decoded(params, acts)
 
 
 @sae_forward.mistake("tied-weights", "You encoded with the decoder's transpose. At the start the two are equal; after the first step they are not.")
 def _(params, x):
     acts = ((x - params["b_dec"].unsqueeze(-2)) @ params["W_dec"].transpose(-1, -2) + params["b_enc"].unsqueeze(-2)).relu()
-    return acts, _decode(params, acts)
+    return acts, decoded(params, acts)
 
 
 @sae_forward.mistake("encoder-bias-forgotten", "The encoder bias is missing: it is added before the ReLU, once per latent.")
 def _(params, x):
     acts = ((x - params["b_dec"].unsqueeze(-2)) @ params["W_enc"]).relu()
-    return acts, _decode(params, acts)
+    return acts, decoded(params, acts)
 
 
 @sae_forward.mistake("reconstruction-through-relu", "You applied a ReLU to the reconstruction as well. Activations have negative entries, and so must it.")
 def _(params, x):
-    acts = _pre(params, x).relu()
-    return acts, _decode(params, acts).relu()
+    acts = pre_acts(params, x).relu()
+    return acts, decoded(params, acts).relu()
 
 
 @sae_forward.mistake("gradient-lost", "Your function leaves torch (`.numpy()`), and nothing can be differentiated through it. Training needs the gradient of x_hat by every parameter.")
 def _(params, x):
     p = {name: value.numpy() for name, value in params.items()}
-    acts = _pre({name: torch.from_numpy(value) for name, value in p.items()}, x).relu()
-    return acts, _decode(params, acts)
+    acts = pre_acts({name: torch.from_numpy(value) for name, value in p.items()}, x).relu()
+    return acts, decoded(params, acts)
 
 
 @sae_forward.variant
@@ -340,7 +297,7 @@ def _(params, x):
 
 
 @sae_forward.variant
-@_each
+@for_each_sae
 def _(params, x):
     """A loop over rows."""
     acts = torch.stack([(params["W_enc"].T @ (row - params["b_dec"]) + params["b_enc"]).clamp(min=0) for row in x])
@@ -350,9 +307,9 @@ def _(params, x):
 # --- l1_loss -----------------------------------------------------------------------------------------------
 
 def _l1_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("9 rows, 4 dimensions, 7 latents", _params(rng, (), 4, 7), _normal(rng, 9, 4), 0.7)
-    yield Case("2 SAEs at once, float32", _params(rng, (2,), 5, 3, torch.float32), _normal(rng, 2, 6, 5, dtype=torch.float32), 2.5)
-    yield Case("in training", _leaves(_params(rng, (), 3, 5)), _normal(rng, 4, 3), 0.4)
+    yield Case("9 rows, 4 dimensions, 7 latents", sae_params(rng, (), 4, 7), normal(rng, 9, 4), 0.7)
+    yield Case("2 SAEs at once, float32", sae_params(rng, (2,), 5, 3, torch.float32), normal(rng, 2, 6, 5, dtype=torch.float32), 2.5)
+    yield Case("in training", as_leaves(sae_params(rng, (), 3, 5)), normal(rng, 4, 3), 0.4)
 
 
 l1_loss = Exercise(
@@ -373,7 +330,7 @@ l1_loss = Exercise(
 
 
 def _l1(params, x, l1, price):
-    acts, x_hat = (f := _pre(params, x).relu()), _decode(params, f)
+    acts, x_hat = (f := pre_acts(params, x).relu()), decoded(params, f)
     return ((x - x_hat).square().sum(-1) + l1 * price(acts)).mean(-1)
 
 
@@ -387,8 +344,8 @@ def _(params, x, l1):
 
 @l1_loss.mistake("error-averaged-over-dimensions", "You averaged the squared error over the dimensions. With d_in times less weight on the error, the same l1 costs d_in times more.")
 def _(params, x, l1):
-    acts = _pre(params, x).relu()
-    return ((x - _decode(params, acts)).square().mean(-1) + l1 * (acts * params["W_dec"].norm(dim=-1).unsqueeze(-2)).sum(-1)).mean(-1)
+    acts = pre_acts(params, x).relu()
+    return ((x - decoded(params, acts)).square().mean(-1) + l1 * (acts * params["W_dec"].norm(dim=-1).unsqueeze(-2)).sum(-1)).mean(-1)
 
 
 @l1_loss.mistake("summed-over-rows", "You summed over the rows. The loss, and with it the step, would grow with the batch.")
@@ -413,8 +370,8 @@ def _(params, x, l1):
 
 @l1_loss.mistake("length-not-square", "You used the length of the error where its square was asked for.")
 def _(params, x, l1):
-    acts = _pre(params, x).relu()
-    return ((x - _decode(params, acts)).norm(dim=-1) + l1 * (acts * params["W_dec"].norm(dim=-1).unsqueeze(-2)).sum(-1)).mean(-1)
+    acts = pre_acts(params, x).relu()
+    return ((x - decoded(params, acts)).norm(dim=-1) + l1 * (acts * params["W_dec"].norm(dim=-1).unsqueeze(-2)).sum(-1)).mean(-1)
 
 
 @l1_loss.mistake("gradient-lost", "Your function leaves torch (`.numpy()`), and nothing can be differentiated through it. A loss without a gradient trains nothing.")
@@ -426,13 +383,13 @@ def _(params, x, l1):
 @l1_loss.variant
 def _(params, x, l1):
     """Error and price apart."""
-    acts = _pre(params, x).clamp(min=0)
-    error = torch.einsum("...nd->...n", (_decode(params, acts) - x) ** 2).mean(-1)
+    acts = pre_acts(params, x).clamp(min=0)
+    error = torch.einsum("...nd->...n", (decoded(params, acts) - x) ** 2).mean(-1)
     return error + l1 * torch.einsum("...ns,...s->...n", acts, params["W_dec"].pow(2).sum(-1).sqrt()).mean(-1)
 
 
 @l1_loss.variant
-@_each
+@for_each_sae
 def _(params, x, l1):
     """A matrix-vector product for the price."""
     acts = torch.relu((x - params["b_dec"]) @ params["W_enc"] + params["b_enc"])
@@ -443,7 +400,7 @@ def _(params, x, l1):
 def _(params, x, l1):
     """A decoder brought to length 1 first, its lengths moved into the latents."""
     length = params["W_dec"].norm(dim=-1)
-    acts = _pre(params, x).relu() * length[..., None, :]
+    acts = pre_acts(params, x).relu() * length[..., None, :]
     x_hat = acts @ (params["W_dec"] / length[..., None]) + params["b_dec"][..., None, :]
     return torch.nn.functional.mse_loss(x_hat, x, reduction="none").sum(-1).mean(-1) + l1 * acts.sum(-1).mean(-1)
 
@@ -451,8 +408,8 @@ def _(params, x, l1):
 # --- tangent_gradient --------------------------------------------------------------------------------------
 
 def _tangent_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("7 latents, 3 dimensions", normalize(_normal(rng, 7, 3), dim=-1), _normal(rng, 7, 3))
-    yield Case("2 SAEs of 4 latents, 5 dimensions", normalize(_normal(rng, 2, 4, 5), dim=-1), _normal(rng, 2, 4, 5))
+    yield Case("7 latents, 3 dimensions", normalize(normal(rng, 7, 3), dim=-1), normal(rng, 7, 3))
+    yield Case("2 SAEs of 4 latents, 5 dimensions", normalize(normal(rng, 2, 4, 5), dim=-1), normal(rng, 2, 4, 5))
 
 
 tangent_gradient = Exercise(
@@ -530,12 +487,12 @@ def _(W_dec, grad):
 # --- topk_acts ---------------------------------------------------------------------------------------------
 
 def _topk_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("5 rows, 7 latents, k = 3", _normal(rng, 5, 7), 3)
-    some = _normal(rng, 4, 6) - 0.5
+    yield Case("5 rows, 7 latents, k = 3", normal(rng, 5, 7), 3)
+    some = normal(rng, 4, 6) - 0.5
     some[1] = -some[1].abs()
     yield Case("rows with fewer than k positive values", some, 4)
-    yield Case("2 SAEs at once, float32, k = 1", _normal(rng, 2, 6, 5, dtype=torch.float32), 1)
-    yield Case("one row, k = d_sae, in training", _normal(rng, 1, 5).requires_grad_(), 5)
+    yield Case("2 SAEs at once, float32, k = 1", normal(rng, 2, 6, 5, dtype=torch.float32), 1)
+    yield Case("one row, k = d_sae, in training", normal(rng, 1, 5).requires_grad_(), 5)
 
 
 topk_acts = Exercise(
@@ -555,39 +512,34 @@ topk_acts = Exercise(
 )
 
 
-def _scatter(pre, k, key=None, dim=-1):
-    places = (pre if key is None else key).topk(k, dim=dim).indices
-    return torch.zeros_like(pre).scatter(dim, places, pre.gather(dim, places))
-
-
 @topk_acts.mistake("negatives-kept", "A negative value among the k largest stayed. It is set to 0, even if fewer than k are left.")
 def _(pre, k):
-    return _scatter(pre, k)
+    return top_k(pre, k)
 
 
 @topk_acts.mistake("largest-in-size", "You chose by absolute value, so that strong negative values pushed positive ones out.")
 def _(pre, k):
-    return _scatter(pre, k, pre.abs()).relu()
+    return top_k(pre, k, pre.abs()).relu()
 
 
 @topk_acts.mistake("along-the-rows", "You kept the k largest rows of every latent. Each *row* keeps k latents: that is the last axis.")
 def _(pre, k):
-    return _scatter(pre, min(k, pre.shape[-2]), dim=-2).relu()
+    return top_k(pre, min(k, pre.shape[-2]), dim=-2).relu()
 
 
 @topk_acts.mistake("ones-for-values", "You returned which latents are on, not how strongly. The decoder needs the values.")
 def _(pre, k):
-    return (_scatter(pre, k) > 0).to(pre.dtype)
+    return (top_k(pre, k) > 0).to(pre.dtype)
 
 
 @topk_acts.mistake("k-plus-one", "One latent too many stays on: `>` and `>=` at the wrong one of the sorted values, perhaps.")
 def _(pre, k):
-    return _scatter(pre, min(k + 1, pre.shape[-1])).relu()
+    return top_k(pre, min(k + 1, pre.shape[-1])).relu()
 
 
 @topk_acts.mistake("smallest", "You kept the smallest values. What the latent saw most of is what should stay.")
 def _(pre, k):
-    return _scatter(pre, k, -pre).relu()
+    return top_k(pre, k, -pre).relu()
 
 
 @topk_acts.mistake("squeezed", "You returned the k values alone. The decoder needs to know which latents they belong to: the result has the shape of `pre`.")
@@ -597,7 +549,7 @@ def _(pre, k):
 
 @topk_acts.mistake("gradient-lost", "Your function leaves torch (`.numpy()`), and nothing can be differentiated through it. The values that stay must carry their gradient to the encoder.")
 def _(pre, k):
-    return _scatter(torch.from_numpy(pre.numpy()), k).relu()
+    return top_k(torch.from_numpy(pre.numpy()), k).relu()
 
 
 @topk_acts.variant
@@ -630,13 +582,13 @@ def _(pre, k):
 
 def _aux_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, lead: tuple[int, ...], d_in: int, d_sae: int, n: int, k_aux: int, dead: Tensor) -> Case:
-        params = _params(rng, lead, d_in, d_sae)
-        x = _normal(rng, *lead, n, d_in)
-        return Case(label, params, _normal(rng, *lead, n, d_sae), x, x + 0.5 * _normal(rng, *lead, n, d_in), dead, k_aux)
+        params = sae_params(rng, lead, d_in, d_sae)
+        x = normal(rng, *lead, n, d_in)
+        return Case(label, params, normal(rng, *lead, n, d_sae), x, x + 0.5 * normal(rng, *lead, n, d_in), dead, k_aux)
 
     yield case("9 latents, 5 of them dead, k_aux = 2", (), 4, 9, 7, 2, torch.tensor([1, 0, 1, 1, 0, 1, 0, 0, 1]).bool())
     few = case("fewer dead than k_aux, in training", (), 3, 6, 5, 4, torch.tensor([0, 1, 0, 0, 0, 1]).bool())
-    yield Case(few.label, _leaves(few.args[0]), few.args[1].requires_grad_(), *few.args[2:])
+    yield Case(few.label, as_leaves(few.args[0]), few.args[1].requires_grad_(), *few.args[2:])
     yield case("2 SAEs at once, one without dead latents", (2,), 3, 5, 6, 2, torch.tensor([[1, 0, 1, 1, 0], [0, 0, 0, 0, 0]]).bool())
 
 
@@ -664,7 +616,7 @@ def _aux(params, pre, x, x_hat, dead, k_aux, *, bias=False, target="error", who=
         top, places = value.topk(k_aux, dim=-1)
         top = top.masked_fill(top == -torch.inf, 0)
         value = torch.zeros_like(pre).scatter(-1, places, top)
-    guess = _decode(params, value) if bias else value @ params["W_dec"]
+    guess = decoded(params, value) if bias else value @ params["W_dec"]
     aim = {"error": x - x_hat, "x": x, "reversed": x_hat - x}[target]
     loss = (aim - guess).square()
     loss = (loss.sum(-1) if dims == "sum" else loss.mean(-1)).mean(-1)
@@ -696,7 +648,7 @@ def _(params, pre, x, x_hat, dead, k_aux):
 
 
 @aux_k_loss.variant
-@_each
+@for_each_sae
 def _(params, pre, x, x_hat, dead, k_aux):
     """Only the dead part of the dictionary."""
     if not dead.any():
@@ -708,7 +660,7 @@ def _(params, pre, x, x_hat, dead, k_aux):
 
 
 @aux_k_loss.variant
-@_each
+@for_each_sae
 def _(params, pre, x, x_hat, dead, k_aux):
     """A loop over rows."""
     total = x.new_zeros(())
@@ -723,10 +675,10 @@ def _(params, pre, x, x_hat, dead, k_aux):
 
 def _resample_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, d_in: int, d_sae: int, n: int, dead: list[int], dtype: torch.dtype) -> Case:
-        x, error = 3 * _normal(rng, n, d_in, dtype=dtype), _normal(rng, n, d_in, dtype=dtype)
+        x, error = 3 * normal(rng, n, d_in, dtype=dtype), normal(rng, n, d_in, dtype=dtype)
         # The worst row stands second, the next first, the third last: no order of the file is the right one.
         error = error[error.norm(dim=1).argsort()].roll(2, 0)
-        return Case(label, _params(rng, (), d_in, d_sae, dtype), x, x + error, torch.tensor(dead).bool())
+        return Case(label, sae_params(rng, (), d_in, d_sae, dtype), x, x + error, torch.tensor(dead).bool())
 
     yield case("3 dead latents of 7", 4, 7, 9, [0, 1, 0, 0, 1, 1, 0], torch.float64)
     yield case("1 dead latent of 5, float32", 3, 5, 8, [0, 0, 0, 1, 0], torch.float32)

@@ -6,67 +6,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from utils.course.cases import as_leaves, decoded, for_each_sae, normal, pre_acts, sae_params, top_k, uniform
 from utils.course.exercises import Case, Exercise
-
-
-def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
-
-
-def _params(rng: torch.Generator, lead: tuple[int, ...], d_in: int, d_sae: int, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
-    """Parameters in which everything counts: no bias is zero, no decoder row has length 1."""
-    return {
-        "W_enc": _normal(rng, *lead, d_in, d_sae, dtype=dtype),
-        "b_enc": _normal(rng, *lead, d_sae, dtype=dtype),
-        "W_dec": _normal(rng, *lead, d_sae, d_in, dtype=dtype),
-        "b_dec": 1 + _normal(rng, *lead, d_in, dtype=dtype),
-    }
-
-
-def _leaves(params: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same parameters as an optimiser holds them. An answer that leaves torch cannot be differentiated, and raises here."""
-    return {name: value.requires_grad_() for name, value in params.items()}
-
-
-def _pre(params: dict[str, Tensor], x: Tensor) -> Tensor:
-    return (x - params["b_dec"].unsqueeze(-2)) @ params["W_enc"] + params["b_enc"].unsqueeze(-2)
-
-
-def _decode(params: dict[str, Tensor], acts: Tensor) -> Tensor:
-    return acts @ params["W_dec"] + params["b_dec"].unsqueeze(-2)
-
-
-def _each(function):
-    """A right answer for one SAE, made one for a stack of them by a loop over the first argument's leading axis."""
-
-    def answer(params, *rest, **options):
-        if params["W_dec"].ndim == 2:
-            return function(params, *rest, **options)
-        outs = [function({k: v[i] for k, v in params.items()}, *(r[i] if isinstance(r, Tensor) else r for r in rest), **options)
-                for i in range(len(params["W_dec"]))]
-        if isinstance(outs[0], tuple):
-            return tuple(torch.stack(part) for part in zip(*outs))
-        if isinstance(outs[0], dict):
-            return {k: torch.stack([o[k] for o in outs]) for k in outs[0]}
-        return torch.stack(outs)
-
-    return answer
-
-
-def _scatter(pre, k, key=None, dim=-1):
-    places = (pre if key is None else key).topk(k, dim=dim).indices
-    return torch.zeros_like(pre).scatter(dim, places, pre.gather(dim, places))
 
 
 # --- batch_topk_acts ---------------------------------------------------------------------------------------
 
 def _batch_topk_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("6 rows, 5 latents, k = 2", _normal(rng, 6, 5), 2)
-    few = -_normal(rng, 3, 4).abs()
+    yield Case("6 rows, 5 latents, k = 2", normal(rng, 6, 5), 2)
+    few = -normal(rng, 3, 4).abs()
     few[0, 2], few[2, 1] = 1.5, 0.25
     few.requires_grad_()
     yield Case("two positive values, k * n = 6, in training", few, 2)
-    pre = 1 + _normal(rng, 2, 4, 7, dtype=torch.float32)
+    pre = 1 + normal(rng, 2, 4, 7, dtype=torch.float32)
     yield Case("2 SAEs at once, one of them louder, float32", pre * torch.tensor([1.0, 30.0])[:, None, None], 2)
 
 
@@ -100,7 +52,7 @@ def _btk(pre, count):
 
 @batch_topk_acts.mistake("k-per-row", "Every row kept k of its own: that is TopK. A rich row may use more, a poor one fewer.")
 def _(pre, k):
-    acts = _scatter(pre.relu(), k)
+    acts = top_k(pre.relu(), k)
     return acts, _smallest(acts)
 
 
@@ -146,7 +98,7 @@ def _(pre, k):
 
 @batch_topk_acts.mistake("along-the-latents", "Each *latent* kept its k largest rows. All values of the batch compete with each other.")
 def _(pre, k):
-    acts = _scatter(pre.relu(), min(k, pre.shape[-2]), dim=-2)
+    acts = top_k(pre.relu(), min(k, pre.shape[-2]), dim=-2)
     return acts, _smallest(acts)
 
 
@@ -183,11 +135,11 @@ def _(pre, k):
 
 def _jump_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, lead: tuple[int, ...], n: int, d_sae: int, dtype: torch.dtype) -> Case:
-        theta = 0.4 + torch.rand(*lead, d_sae, generator=rng, dtype=torch.float64)
+        theta = 0.4 + uniform(rng, *lead, d_sae)
         # Half of the values lie near their threshold, on both sides; the others anywhere.
-        near = theta.unsqueeze(-2) + 0.6 * (torch.rand(*lead, n, d_sae, generator=rng, dtype=torch.float64) - 0.5)
-        pre = torch.where(torch.rand(*lead, n, d_sae, generator=rng) < 0.6, near, 2 * _normal(rng, *lead, n, d_sae))
-        return Case(label, pre.to(dtype), theta.to(dtype), _normal(rng, *lead, n, d_sae, dtype=dtype), 0.7, 0.3)
+        near = theta.unsqueeze(-2) + 0.6 * (uniform(rng, *lead, n, d_sae) - 0.5)
+        pre = torch.where(torch.rand(*lead, n, d_sae, generator=rng) < 0.6, near, 2 * normal(rng, *lead, n, d_sae))
+        return Case(label, pre.to(dtype), theta.to(dtype), normal(rng, *lead, n, d_sae, dtype=dtype), 0.7, 0.3)
 
     yield case("8 rows, 5 latents", (), 8, 5, torch.float64)
     yield case("2 SAEs at once", (2,), 7, 4, torch.float64)
@@ -277,10 +229,10 @@ def _(pre, theta, grad_acts, l0, bandwidth):
 
 def _gated_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, lead: tuple[int, ...], d_in: int, d_sae: int, n: int) -> Case:
-        base = _params(rng, lead, d_in, d_sae)
-        params = {"W_enc": base["W_enc"], "b_gate": base["b_enc"], "r_mag": 0.4 * _normal(rng, *lead, d_sae), "b_mag": _normal(rng, *lead, d_sae),
+        base = sae_params(rng, lead, d_in, d_sae)
+        params = {"W_enc": base["W_enc"], "b_gate": base["b_enc"], "r_mag": 0.4 * normal(rng, *lead, d_sae), "b_mag": normal(rng, *lead, d_sae),
                   "W_dec": normalize(base["W_dec"], dim=-1), "b_dec": base["b_dec"]}
-        return Case(label, params, _normal(rng, *lead, n, d_in), 0.6)
+        return Case(label, params, normal(rng, *lead, n, d_in), 0.6)
 
     yield case("9 rows, 4 dimensions, 7 latents", (), 4, 7, 9)
     yield case("2 SAEs at once", (2,), 3, 5, 6)
@@ -311,7 +263,7 @@ def _gated(params, x, l1, *, frozen=("W_dec", "b_dec"), aux=1.0, price="gate", s
         gate = m + p["b_gate"].unsqueeze(-2)
         magnitude = (m * scale(p["r_mag"]).unsqueeze(-2) + p["b_mag"].unsqueeze(-2)).relu()
         acts = (gate > 0) * magnitude if step else gate.relu() * magnitude
-        errors = (x - _decode(p, acts)).square().sum(-1) + aux * (x - _decode(constant, gate.relu())).square().sum(-1)
+        errors = (x - decoded(p, acts)).square().sum(-1) + aux * (x - decoded(constant, gate.relu())).square().sum(-1)
         cost = {"gate": gate.relu(), "acts": acts, "magnitude": magnitude}[price].sum(-1)
         rows = errors + l1 * cost
         return (rows.mean(-1) if mean else rows.sum(-1)).sum()
@@ -376,12 +328,12 @@ def _(params, x, l1):
 
 def _matryoshka_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, lead: tuple[int, ...], d_in: int, d_sae: int, n: int, widths: list[int], dtype: torch.dtype) -> Case:
-        params = _params(rng, lead, d_in, d_sae, dtype)
-        return Case(label, params, _normal(rng, *lead, n, d_sae, dtype=dtype).relu(), _normal(rng, *lead, n, d_in, dtype=dtype), widths)
+        params = sae_params(rng, lead, d_in, d_sae, dtype)
+        return Case(label, params, normal(rng, *lead, n, d_sae, dtype=dtype).relu(), normal(rng, *lead, n, d_in, dtype=dtype), widths)
 
     yield case("widths 2, 5, 8", (), 4, 8, 9, [2, 5, 8], torch.float64)
     trained = case("widths 3, 4, in training", (), 3, 4, 5, [3, 4], torch.float64)
-    yield Case(trained.label, _leaves(trained.args[0]), *trained.args[1:])
+    yield Case(trained.label, as_leaves(trained.args[0]), *trained.args[1:])
     yield case("2 SAEs at once, widths 1, 6, float32", (2,), 5, 6, 7, [1, 6], torch.float32)
 
 
@@ -462,7 +414,7 @@ def _(params, acts, x, widths):
 def _(params, acts, x, widths):
     """A mask instead of a slice."""
     place = torch.arange(acts.shape[-1])
-    errors = [(x - _decode(params, acts * (place < w))).pow(2).sum(-1).mean(-1) for w in widths]
+    errors = [(x - decoded(params, acts * (place < w))).pow(2).sum(-1).mean(-1) for w in widths]
     return sum(errors) / len(errors)
 
 
@@ -490,12 +442,12 @@ def _(params, acts, x, widths):
 # --- prolu -------------------------------------------------------------------------------------------------
 
 def _prolu_cases(rng: torch.Generator) -> Iterator[Case]:
-    b = -torch.rand(5, generator=rng, dtype=torch.float64)
+    b = -uniform(rng, 5)
     b[3] = 0.6
-    m = _normal(rng, 9, 5)
+    m = normal(rng, 9, 5)
     m[4, 3] = -0.3
-    yield Case("9 rows, 5 latents, one bias positive", m, b, _normal(rng, 9, 5))
-    yield Case("2 SAEs at once, float32", _normal(rng, 2, 8, 3, dtype=torch.float32), _normal(rng, 2, 3, dtype=torch.float32) / 2, _normal(rng, 2, 8, 3, dtype=torch.float32))
+    yield Case("9 rows, 5 latents, one bias positive", m, b, normal(rng, 9, 5))
+    yield Case("2 SAEs at once, float32", normal(rng, 2, 8, 3, dtype=torch.float32), normal(rng, 2, 3, dtype=torch.float32) / 2, normal(rng, 2, 8, 3, dtype=torch.float32))
 
 
 prolu = Exercise(
@@ -673,9 +625,9 @@ def _(script):
 
 def _reconstruct_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, lead: tuple[int, ...], d_in: int, d_sae: int, n: int, dtype: torch.dtype) -> Case:
-        params = _params(rng, lead, d_in, d_sae, dtype)
-        scale = (2 + 3 * torch.rand(lead, generator=rng, dtype=torch.float64)).to(dtype)
-        return Case(label, {key: params[key] for key in ("W_dec", "b_dec")}, _normal(rng, *lead, n, d_sae, dtype=dtype).relu(), scale)
+        params = sae_params(rng, lead, d_in, d_sae, dtype)
+        scale = (2 + 3 * uniform(rng, *lead)).to(dtype)
+        return Case(label, {key: params[key] for key in ("W_dec", "b_dec")}, normal(rng, *lead, n, d_sae, dtype=dtype).relu(), scale)
 
     yield case("9 rows, 7 latents, 4 dimensions", (), 4, 7, 9, torch.float64)
     yield case("as many rows as dimensions", (), 5, 3, 5, torch.float64)
@@ -748,8 +700,8 @@ def _(params, acts, scale):
 
 def _moment_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, lead: tuple[int, ...], d_in: int, replaced: Tensor) -> Case:
-        params = _params(rng, lead, d_in, replaced.shape[-1])
-        state = {name: {"exp_avg": _normal(rng, *value.shape), "exp_avg_sq": _normal(rng, *value.shape).square()} for name, value in params.items()}
+        params = sae_params(rng, lead, d_in, replaced.shape[-1])
+        state = {name: {"exp_avg": normal(rng, *value.shape), "exp_avg_sq": normal(rng, *value.shape).square()} for name, value in params.items()}
         return Case(label, state, replaced)
 
     yield case("6 latents, 3 replaced, 4 dimensions", (), 4, torch.tensor([1, 0, 0, 1, 1, 0]).bool())
@@ -833,16 +785,16 @@ def _(state, replaced):
 
 def _inference_cases(rng: torch.Generator) -> Iterator[Case]:
     def kept(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-        return (0.1 + 0.6 * torch.rand(shape, generator=rng, dtype=torch.float64)).to(dtype)
+        return (0.1 + 0.6 * uniform(rng, *shape)).to(dtype)
 
-    yield Case("7 rows, 5 latents, 4 batches", _normal(rng, 7, 5), kept(4))
+    yield Case("7 rows, 5 latents, 4 batches", normal(rng, 7, 5), kept(4))
     nothing = kept(6)
     nothing[[1, 4]] = torch.inf
-    yield Case("two of 6 batches kept nothing", _normal(rng, 8, 6), nothing)
+    yield Case("two of 6 batches kept nothing", normal(rng, 8, 6), nothing)
     loud = kept(3, 5, dtype=torch.float32) * torch.tensor([0.2, 1.0, 3.0])[:, None]
     loud[1, :2] = torch.inf
-    yield Case("3 SAEs with thresholds of their own, float32", _normal(rng, 3, 9, 4, dtype=torch.float32) * torch.tensor([0.2, 1.0, 3.0])[:, None, None], loud)
-    yield Case("one row, one batch", _normal(rng, 1, 9), kept(1))
+    yield Case("3 SAEs with thresholds of their own, float32", normal(rng, 3, 9, 4, dtype=torch.float32) * torch.tensor([0.2, 1.0, 3.0])[:, None, None], loud)
+    yield Case("one row, one batch", normal(rng, 1, 9), kept(1))
 
 
 acts_at_inference = Exercise(
@@ -919,9 +871,9 @@ def _(pre, smallest):
 
 
 def _unit_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("7 latents, 4 dimensions", _params(rng, (), 4, 7))
-    yield Case("as many latents as dimensions", _params(rng, (), 5, 5))
-    yield Case("2 SAEs at once, float32", _params(rng, (2,), 6, 3, torch.float32))
+    yield Case("7 latents, 4 dimensions", sae_params(rng, (), 4, 7))
+    yield Case("as many latents as dimensions", sae_params(rng, (), 5, 5))
+    yield Case("2 SAEs at once, float32", sae_params(rng, (2,), 6, 3, torch.float32))
 
 
 unit_rows = Exercise(
@@ -984,7 +936,7 @@ def _(params):
 
 
 @unit_rows.variant
-@_each
+@for_each_sae
 def _(params):
     """A loop over latents."""
     rows, columns, biases = [], [], []
@@ -1000,9 +952,9 @@ def _(params):
 
 def _aux_error_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, lead: tuple[int, ...], d_in: int, d_sae: int, n: int, dtype: torch.dtype) -> Case:
-        params = _params(rng, lead, d_in, d_sae, dtype)
-        x = _normal(rng, *lead, n, d_in, dtype=dtype)
-        return Case(label, {key: params[key] for key in ("W_dec", "b_dec")}, _normal(rng, *lead, n, d_sae, dtype=dtype).relu(), x, x + 0.5 * _normal(rng, *lead, n, d_in, dtype=dtype))
+        params = sae_params(rng, lead, d_in, d_sae, dtype)
+        x = normal(rng, *lead, n, d_in, dtype=dtype)
+        return Case(label, {key: params[key] for key in ("W_dec", "b_dec")}, normal(rng, *lead, n, d_sae, dtype=dtype).relu(), x, x + 0.5 * normal(rng, *lead, n, d_in, dtype=dtype))
 
     yield case("9 rows, 7 latents, 4 dimensions", (), 4, 7, 9, torch.float64)
     yield case("2 SAEs at once, float32", (2,), 3, 5, 6, torch.float32)
@@ -1060,7 +1012,7 @@ def _(params, acts, x, x_hat):
 
 
 @aux_error.variant
-@_each
+@for_each_sae
 def _(params, acts, x, x_hat):
     """A loop over rows."""
     return sum(((a @ params["W_dec"] - (b - c)) ** 2).sum() for a, b, c in zip(acts, x, x_hat)) / len(x)
@@ -1070,9 +1022,9 @@ def _(params, acts, x, x_hat):
 
 def _variance_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, lead: tuple[int, ...], d_in: int, d_sae: int, n: int, dtype: torch.dtype) -> Case:
-        x = 20 * _normal(rng, *lead, n, d_in) + 30
-        scale = 0.05 + 0.05 * torch.rand(lead, generator=rng, dtype=torch.float64)
-        params = _params(rng, lead, d_in, d_sae)
+        x = 20 * normal(rng, *lead, n, d_in) + 30
+        scale = 0.05 + 0.05 * uniform(rng, *lead)
+        params = sae_params(rng, lead, d_in, d_sae)
         params["W_dec"] = params["W_enc"].transpose(-1, -2) / d_sae + 0.1 * params["W_dec"]
         params["b_dec"] = (x * scale[..., None, None]).mean(-2)
         return Case(label, {key: value.to(dtype) for key, value in params.items()}, x.to(dtype), scale.to(dtype))
@@ -1102,8 +1054,8 @@ def _ev(params, x, scale, *, into=True, back=True, centre="mean", inverse=False)
     factor = scale[..., None, None]
     if inverse:
         factor = 1 / factor
-    acts = _pre(params, x * factor if into else x).relu()
-    x_hat = _decode(params, acts)
+    acts = pre_acts(params, x * factor if into else x).relu()
+    x_hat = decoded(params, acts)
     x_hat = x_hat / factor if back else x_hat
     middle = {"mean": x.mean(-2, keepdim=True), "zero": 0 * x, "all": x.mean((-1, -2), keepdim=True)}[centre]
     return 1 - (x - x_hat).square().sum((-1, -2)) / (x - middle).square().sum((-1, -2))
@@ -1123,14 +1075,14 @@ for _slug, _options, _message in (
 @explained_variance.mistake("averaged-over-rows", "You computed the share row by row and averaged. Rows near the mean have almost no variance to explain, and blow up.")
 def _(params, x, scale):
     factor = scale[..., None, None]
-    x_hat = _decode(params, _pre(params, x * factor).relu()) / factor
+    x_hat = decoded(params, pre_acts(params, x * factor).relu()) / factor
     return (1 - (x - x_hat).square().sum(-1) / (x - x.mean(-2, keepdim=True)).square().sum(-1)).mean(-1)
 
 
 @explained_variance.mistake("averaged-over-dimensions", "You computed the share dimension by dimension and averaged. Sum error and variance first, then divide once.")
 def _(params, x, scale):
     factor = scale[..., None, None]
-    x_hat = _decode(params, _pre(params, x * factor).relu()) / factor
+    x_hat = decoded(params, pre_acts(params, x * factor).relu()) / factor
     return (1 - (x - x_hat).square().sum(-2) / (x - x.mean(-2, keepdim=True)).square().sum(-2)).mean(-1)
 
 
@@ -1138,7 +1090,7 @@ def _(params, x, scale):
 def _(params, x, scale):
     """Everything in scaled units."""
     z = x * scale[..., None, None]
-    error = (z - _decode(params, _pre(params, z).relu())).square().sum((-1, -2))
+    error = (z - decoded(params, pre_acts(params, z).relu())).square().sum((-1, -2))
     return 1 - error / (z - z.mean(-2, keepdim=True)).square().sum((-1, -2))
 
 
@@ -1146,7 +1098,7 @@ def _(params, x, scale):
 def _(params, x, scale):
     """var with correction 0."""
     factor = scale.unsqueeze(-1).unsqueeze(-1)
-    x_hat = _decode(params, _pre(params, x * factor).clamp(min=0)) / factor
+    x_hat = decoded(params, pre_acts(params, x * factor).clamp(min=0)) / factor
     return 1 - ((x - x_hat) ** 2).mean(-2).sum(-1) / x.var(dim=-2, correction=0).sum(-1)
 
 
@@ -1166,8 +1118,8 @@ def _(params, x, scale):
 # --- shared_gradient ---------------------------------------------------------------------------------------
 
 def _shared_cases(rng: torch.Generator) -> Iterator[Case]:
-    yield Case("3 workers with 5, 20 and 2 rows", normalize(_normal(rng, 7, 4), dim=-1), _normal(rng, 3, 7, 4), torch.tensor([5, 20, 2]))
-    yield Case("2 SAEs on 4 workers", normalize(_normal(rng, 2, 3, 5), dim=-1), _normal(rng, 4, 2, 3, 5), torch.tensor([8, 1, 3, 10]))
+    yield Case("3 workers with 5, 20 and 2 rows", normalize(normal(rng, 7, 4), dim=-1), normal(rng, 3, 7, 4), torch.tensor([5, 20, 2]))
+    yield Case("2 SAEs on 4 workers", normalize(normal(rng, 2, 3, 5), dim=-1), normal(rng, 4, 2, 3, 5), torch.tensor([8, 1, 3, 10]))
 
 
 shared_gradient = Exercise(
@@ -1247,7 +1199,7 @@ def _(W_dec, grads, n_rows):
 def _backward_cases(rng: torch.Generator) -> Iterator[Case]:
     def case(label: str, n: int, k: int, d_sae: int, d_in: int, dtype: torch.dtype, used: int) -> Case:
         places = torch.stack([torch.randperm(used, generator=rng)[:k] for _ in range(n)])
-        return Case(label, _normal(rng, n, k, dtype=dtype).abs() + 0.1, places, _normal(rng, d_sae, d_in, dtype=dtype), _normal(rng, n, d_in, dtype=dtype))
+        return Case(label, normal(rng, n, k, dtype=dtype).abs() + 0.1, places, normal(rng, d_sae, d_in, dtype=dtype), normal(rng, n, d_in, dtype=dtype))
 
     yield case("7 rows, k = 3, 9 latents, 4 dimensions", 7, 3, 9, 4, torch.float64, 9)
     yield case("latents active in many rows, others in none", 8, 2, 6, 5, torch.float64, 3)

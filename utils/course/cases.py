@@ -119,10 +119,10 @@ def top_k(pre: Tensor, k: int, key: Tensor | None = None, dim: int = -1) -> Tens
 def for_each_sae(function: Callable) -> Callable:
     """A right answer for one SAE, made one for a stack of them by a loop over the first argument's leading axis."""
 
-    def answer(params, *rest):
+    def answer(params, *rest, **options):
         if params["W_dec"].ndim == 2:
-            return function(params, *rest)
-        outs = [function({k: v[i] for k, v in params.items()}, *(r[i] if isinstance(r, Tensor) else r for r in rest))
+            return function(params, *rest, **options)
+        outs = [function({k: v[i] for k, v in params.items()}, *(r[i] if isinstance(r, Tensor) else r for r in rest), **options)
                 for i in range(len(params["W_dec"]))]
         if isinstance(outs[0], tuple):
             return tuple(torch.stack(part) for part in zip(*outs))
