@@ -7,15 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.course.cases import integers, normal, right_padded, uniform
 from utils.course.exercises import Case, Exercise
-
-
-def _normal(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(shape, generator=rng, dtype=torch.float64).to(dtype)
-
-
-def _mask(lengths: list[int], pos: int) -> Tensor:
-    return torch.arange(pos) < torch.tensor(lengths)[:, None]
 
 
 # --- contrast_direction -----------------------------------------------------------------------------------
@@ -27,8 +20,8 @@ def _contrast_cases(rng: torch.Generator) -> Iterator[Case]:
         ("4 texts against 2, float32", 4, 5, [5, 2, 3, 4], 2, 3, [3, 1], 9, torch.float32),
         ("1 text against 3", 1, 2, [2], 3, 4, [1, 4, 2], 5, torch.float64),
     ):
-        positive, mask = _normal(rng, n, pos, d, dtype=dtype) + 3, _mask(lengths, pos)
-        negative, mask_too = _normal(rng, m, pos_too, d, dtype=dtype) - 1, _mask(lengths_too, pos_too)
+        positive, mask = normal(rng, n, pos, d, dtype=dtype) + 3, right_padded(lengths, pos)
+        negative, mask_too = normal(rng, m, pos_too, d, dtype=dtype) - 1, right_padded(lengths_too, pos_too)
         # What stands at masked tokens must not matter; nor need the masked ones be the last.
         order = torch.randperm(pos, generator=rng)
         yield Case(label, positive[:, order], mask[:, order], negative, mask_too)
@@ -135,8 +128,8 @@ def _topic_cases(rng: torch.Generator) -> Iterator[Case]:
         topic = topic[torch.randperm(len(topic), generator=rng)]
         if bool((topic.diff() >= 0).all()):
             topic = topic.flip(0)
-        centre = 4 + 2 * _normal(rng, len(sizes), d)
-        yield Case(label, (centre[topic] + _normal(rng, len(topic), d)).to(dtype), topic)
+        centre = 4 + 2 * normal(rng, len(sizes), d)
+        yield Case(label, (centre[topic] + normal(rng, len(topic), d)).to(dtype), topic)
 
 
 centred_on_topics = Exercise(
@@ -230,16 +223,16 @@ def _push_cases(rng: torch.Generator) -> Iterator[Case]:
         ("4 texts, one of two tokens", 4, 7, 5, [7, 2, 5, 6], [(2, 3, 3.6), (0, 6, 30), (3, 2, 2.6)], 3.0, torch.float64),
     ):
         # Norms of 1 to 1.1, so that 3.6 times the usual is above 3 medians, and 2.6 times is not.
-        acts = F.normalize(_normal(rng, batch, pos, d), dim=-1) * (1 + 0.1 * torch.rand(batch, pos, 1, generator=rng, dtype=torch.float64))
+        acts = F.normalize(normal(rng, batch, pos, d), dim=-1) * (1 + 0.1 * uniform(rng, batch, pos, 1))
         acts[:, 0] *= 40
         # In a short text 3.6 times the usual is below 3 means, which it is part of; 30 times is not. Texts differ in scale.
         for row, at, loudness in loud:
             acts[row, at] *= loudness
         acts *= torch.logspace(0, 1.6, batch, dtype=torch.float64)[:, None, None]
-        real = _mask(lengths, pos)
+        real = right_padded(lengths, pos)
         # Padding holds activations too, and large ones: a median that counts them is another.
         acts = torch.where(real[..., None], acts, 25 * acts)
-        yield Case(label, acts.to(dtype), real, 3 * _normal(rng, d, dtype=dtype), length)
+        yield Case(label, acts.to(dtype), real, 3 * normal(rng, d, dtype=dtype), length)
 
 
 push_usual_tokens = Exercise(
@@ -368,8 +361,8 @@ def _perplexity_cases(rng: torch.Generator) -> Iterator[Case]:
         ("4 texts, one continuation of one token, float32", 4, 6, 9, [1, 3, 2, 4], [6, 4, 5, 6], torch.float32),
         ("1 text, all but its first token", 1, 4, 7, [1], [3], torch.float64),
     ):
-        tokens = torch.randint(vocab, (batch, pos), generator=rng)
-        yield Case(label, 2 * _normal(rng, batch, pos, vocab, dtype=dtype) + 5, tokens, torch.tensor(start), torch.tensor(end))
+        tokens = integers(rng, 0, vocab, batch, pos)
+        yield Case(label, 2 * normal(rng, batch, pos, vocab, dtype=dtype) + 5, tokens, torch.tensor(start), torch.tensor(end))
 
 
 continuation_perplexity = Exercise(
@@ -473,7 +466,7 @@ def _runs_cases(rng: torch.Generator) -> Iterator[Case]:
     few = ["sea", "The", "the", "wind", "so"]
 
     def text(words: int, choices: list[str]) -> list[str]:
-        return [choices[i] for i in torch.randint(len(choices), (words,), generator=rng).tolist()]
+        return [choices[i] for i in integers(rng, 0, len(choices), words).tolist()]
 
     yield Case("runs of 2 in texts of 9, 1, 14 and 2 words", [text(9, few), ["so"], text(14, few[:3]), ["the", "The"]], 2)
     yield Case("runs of 3, a text that repeats itself", [["a", "b", "c"] * 4, text(12, few[1:4]), ["x", "y"], [*"abcabd"], ["The", "the", "The", "the", "The"]], 3)
@@ -592,8 +585,8 @@ def _(texts, n):
 
 def _cell_cases(rng: torch.Generator) -> Iterator[Case]:
     def grid(layers: int, doses: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-        effect = torch.rand(layers, doses, generator=rng, dtype=torch.float64)
-        cost = 5 + 20 * torch.rand(layers, doses, generator=rng, dtype=torch.float64)
+        effect = uniform(rng, layers, doses)
+        cost = 5 + 20 * uniform(rng, layers, doses)
         return effect.to(dtype), cost.to(dtype)
 
     effect, cost = grid(4, 3)
@@ -752,7 +745,7 @@ def _writer_cases(rng: torch.Generator) -> Iterator[Case]:
         ("a matrix [6, 11], float32", 6, 11, torch.float32),
         ("a square matrix, which tells nobody its sides", 4, 4, torch.float64),
     ):
-        yield Case(label, _normal(rng, d_model, d_in, dtype=dtype) + 0.5, 3 * _normal(rng, d_model, dtype=dtype) + 1)
+        yield Case(label, normal(rng, d_model, d_in, dtype=dtype) + 0.5, 3 * normal(rng, d_model, dtype=dtype) + 1)
 
 
 orthogonalise_writer = Exercise(
