@@ -14,17 +14,18 @@ def chunk_documents(
 ) -> tuple[Int[Tensor, "n context"], Int[Tensor, "n"]]:
     """Cut tokenized documents into rows of equal length. No row holds tokens of two documents.
 
-    Every row begins with the start token `bos`. The tokens of a document follow each other without a gap and without
-    repetition; what does not fill a last row is dropped.
+    Every row begins with the start token `bos`. The tokens of a document follow each other without
+    a gap and without repetition; what does not fill a last row is dropped.
 
     Args:
-        documents: token numbers, one list per document, without `bos`. A document may be too short for a single row.
+        documents: token numbers, one list per document, without `bos`. A document may be too short
+            for a single row.
         context: tokens per row, `bos` included; at least 2.
         bos: the start token.
 
     Returns:
-        (rows, owner), two integer tensors. `owner` says for each row which document it comes from: its index in
-        `documents`. The rows are in the order of the text.
+        (rows, owner), two integer tensors. `owner` says for each row which document it comes from:
+        its index in `documents`. The rows are in the order of the text.
 
     Example:
         >>> rows, owner = chunk_documents([[5, 6, 7, 8, 9], [4], [1, 2]], context=3, bos=0)
@@ -47,10 +48,11 @@ def chunk_documents(
 def usual_token_mask(
     acts: Float[Tensor, "batch pos d_model"], max_norm_ratio: float
 ) -> Bool[Tensor, "batch pos"]:
-    """Which tokens an SAE should be trained on: not the first of a row, and none of an unusual length.
+    """Which tokens an SAE should be trained on: not the first of a row, none of an unusual length.
 
-    A token is unusual if the length of its activation is more than `max_norm_ratio` times the median length of the
-    tokens of *its own row*, where the first token is not counted. A token at exactly that limit is usual.
+    A token is unusual if the length of its activation is more than `max_norm_ratio` times the
+    median length of the tokens of *its own row*, where the first token is not counted. A token at
+    exactly that limit is usual.
 
     Args:
         acts: activations, in rows. `pos` is even, so that the median is one of the lengths.
@@ -77,10 +79,10 @@ def fold_normalisation(
 ) -> dict[str, Tensor]:
     """Turn an SAE of normalised activations into an SAE of the activations themselves.
 
-    It was trained on z = (x - mean) / scale, as z_hat = f W_dec + b_dec with f = TopK((z - b_dec) W_enc + b_enc). The
-    result is the same machine with other biases. It reads x with the same formula, and what it writes is
-    z_hat * scale + mean. Both matrices stay as they are, so the directions keep their length, and its latents
-    are `scale` times the old ones.
+    It was trained on z = (x - mean) / scale, as z_hat = f W_dec + b_dec with f = TopK((z - b_dec)
+    W_enc + b_enc). The result is the same machine with other biases. It reads x with the same
+    formula, and what it writes is z_hat * scale + mean. Both matrices stay as they are, so the
+    directions keep their length, and its latents are `scale` times the old ones.
 
     Args:
         params: "W_enc" [d_in, d_sae], "b_enc" [d_sae], "W_dec" [d_sae, d_in], "b_dec" [d_in].
@@ -91,7 +93,8 @@ def fold_normalisation(
         New parameters under the same names. The input is left as it was.
 
     Example:
-        >>> params = {"W_enc": torch.ones(1, 1), "b_enc": torch.tensor([0.5]), "W_dec": torch.ones(1, 1), "b_dec": torch.tensor([1.0])}
+        >>> params = {"W_enc": torch.ones(1, 1), "b_enc": torch.tensor([0.5])}
+        >>> params |= {"W_dec": torch.ones(1, 1), "b_dec": torch.tensor([1.0])}
         >>> new = fold_normalisation(params, torch.tensor([7.0]), 2.0)
         >>> new["b_enc"], new["b_dec"]
         (tensor([1.]), tensor([9.]))
@@ -104,20 +107,24 @@ def fold_normalisation(
     }
 
 
-def variance_explained(x: Float[Tensor, "n d_model"], x_hat: Float[Tensor, "n d_model"]) -> tuple[float, float, float]:
-    """How much of the variance of activations a reconstruction explains, by three published definitions.
+def variance_explained(
+    x: Float[Tensor, "n d_model"], x_hat: Float[Tensor, "n d_model"]
+) -> tuple[float, float, float]:
+    """How much of the variance of activations a reconstruction explains, by three definitions.
 
-    All three have the form 1 - error / variance, where the error is the squared difference of x and x_hat and the
-    variance the squared difference of x and its mean activation. They differ in when the division happens.
+    All three have the form 1 - error / variance, where the error is the squared difference of x and
+    x_hat and the variance the squared difference of x and its mean activation. They differ in when
+    the division happens.
 
     Args:
         x: activations, one per row.
         x_hat: their reconstructions.
 
     Returns:
-        (pooled, by_dimension, by_token), three Python floats. `pooled` divides once, after summing both over all
-        rows and dimensions. `by_dimension` sums over the rows, divides for each dimension, then averages over the
-        dimensions. `by_token` sums over the dimensions, divides for each row, then averages over the rows.
+        (pooled, by_dimension, by_token), three Python floats. `pooled` divides once, after summing
+        both over all rows and dimensions. `by_dimension` sums over the rows, divides for each
+        dimension, then averages over the dimensions. `by_token` sums over the dimensions, divides
+        for each row, then averages over the rows.
 
     Example:
         >>> x = torch.tensor([[0.0, 0.0], [4.0, 0.0], [2.0, 3.0], [2.0, -3.0]])
@@ -133,7 +140,9 @@ def variance_explained(x: Float[Tensor, "n d_model"], x_hat: Float[Tensor, "n d_
     return pooled.item(), by_dimension.item(), by_token.item()
 
 
-def firing_statistics(latents: Float[Tensor, "n d_sae"]) -> tuple[float, Float[Tensor, "d_sae"], float, float]:
+def firing_statistics(
+    latents: Float[Tensor, "n d_sae"]
+) -> tuple[float, Float[Tensor, "d_sae"], float, float]:
     """How many latents fire, how often each does, and how many never or nearly always do.
 
     A latent fires on a token if its value is above 0.
@@ -142,10 +151,10 @@ def firing_statistics(latents: Float[Tensor, "n d_sae"]) -> tuple[float, Float[T
         latents: one row per token. Values are 0 or more.
 
     Returns:
-        (l0, frequency, dead, dense). `l0` is the number of latents that fire on a token, averaged over the tokens.
-        `frequency` is a float32 tensor: the share of the tokens on which each latent fires. `dead` is the share of
-        the latents that never fire, `dense` the share of those that fire on more than a tenth of the tokens. All but
-        `frequency` are Python floats.
+        (l0, frequency, dead, dense). `l0` is the number of latents that fire on a token, averaged
+        over the tokens. `frequency` is a float32 tensor: the share of the tokens on which each
+        latent fires. `dead` is the share of the latents that never fire, `dense` the share of those
+        that fire on more than a tenth of the tokens. All but `frequency` are Python floats.
 
     Example:
         >>> latents = torch.zeros(10, 4)
@@ -176,12 +185,13 @@ def loss_with(
         model: the bridge. It is left without hooks.
         tokens: rows of tokens, no padding.
         name: the hook point.
-        values: what stands in, at the tokens where `usual` is True. Somewhere it differs from the activation.
+        values: what stands in, at the tokens where `usual` is True. Somewhere it differs from the
+            activation.
         usual: False where the model's own activation stays.
 
     Returns:
-        The loss of predicting token 1, 2, ... of each row from the tokens before it, in nats: minus the natural
-        logarithm of the probability that the model gives to the token that comes.
+        The loss of predicting token 1, 2, ... of each row from the tokens before it, in nats: minus
+        the natural logarithm of the probability that the model gives to the token that comes.
 
     Example:
         >>> from utils.models import tiny_model
@@ -190,7 +200,10 @@ def loss_with(
         >>> loss_with(model, tokens, "blocks.1.hook_out", torch.zeros(1, 4, 24), usual).shape
         torch.Size([1, 3])
     """
-    with torch.no_grad(), intervene(model, {name: lambda acts, hook: torch.where(usual[..., None], values, acts)}):
+    def stand_in(acts: Tensor, hook: object) -> Tensor:
+        return torch.where(usual[..., None], values, acts)
+
+    with torch.no_grad(), intervene(model, {name: stand_in}):
         logprobs = F.log_softmax(model(tokens)[:, :-1], dim=-1)
     return -logprobs.gather(2, tokens[:, 1:, None]).squeeze(2)
 
@@ -198,10 +211,10 @@ def loss_with(
 def kl_from_clean(
     clean: Float[Tensor, "*batch d_vocab"], other: Float[Tensor, "*batch d_vocab"]
 ) -> Float[Tensor, "*batch"]:
-    """How far the other predictions are from the clean ones: the KL divergence KL(clean || other), in nats.
+    """How far the other predictions are from the clean ones: KL(clean || other), in nats.
 
-    It is the number of nats that you waste, on average, if the clean model draws the next token and you bet with the
-    other model's probabilities. Never negative, and 0 only where they agree.
+    It is the number of nats that you waste, on average, if the clean model draws the next token and
+    you bet with the other model's probabilities. Never negative, and 0 only where they agree.
 
     Args:
         clean: logits of the model as it is.
@@ -223,16 +236,19 @@ def loss_recovered(
 ) -> tuple[float, float, float]:
     """The share of an ablation's damage that an SAE avoids, with its interval over documents.
 
-    From the losses of all tokens together: 1 if the SAE costs nothing, 0 if it is as bad as the ablation.
+    From the losses of all tokens together: 1 if the SAE costs nothing, 0 if it is as bad as the
+    ablation.
 
     Args:
-        losses: for each document, the loss summed over its tokens: of the clean model, with the SAE, with the
-            ablation, in this order.
-        draws: each row is one resample: the indices of the documents in it, as drawn with replacement.
+        losses: for each document, the loss summed over its tokens: of the clean model, with the
+            SAE, with the ablation, in this order.
+        draws: each row is one resample: the indices of the documents in it, as drawn with
+            replacement.
 
     Returns:
-        (value, low, high), three Python floats: the share on the documents as they are, and the 2.5% and
-        97.5% quantiles of the shares on the resamples (`Tensor.quantile`, linear between neighbours).
+        (value, low, high), three Python floats: the share on the documents as they are, and the
+        2.5% and 97.5% quantiles of the shares on the resamples (`Tensor.quantile`, linear between
+        neighbours).
 
     Example:
         >>> losses = torch.tensor([[1.0, 2.0, 5.0], [3.0, 3.0, 9.0]])

@@ -17,9 +17,10 @@ def update_top_examples(
 ) -> tuple[Float[Tensor, "d_sae k"], Int[Tensor, "d_sae k 2"]]:
     """Take one more batch of contexts into the lists of every latent's k strongest examples.
 
-    A context gives a latent at most one example: the place where its value is largest in that context, the earlier one
-    of equal places. Only values above 0 are examples. The lists are sorted, largest value first; among equal values,
-    what was in the list comes before what is new, and a new context before a later one.
+    A context gives a latent at most one example: the place where its value is largest in that
+    context, the earlier one of equal places. Only values above 0 are examples. The lists are
+    sorted, largest value first; among equal values, what was in the list comes before what is new,
+    and a new context before a later one.
 
     Args:
         top_value: the lists so far; 0 where a latent has fewer than k examples.
@@ -52,15 +53,17 @@ def update_top_examples(
 def quantile_examples(
     values: Float[Tensor, "n"], draws: Float[Tensor, "n_quantiles per_quantile"]
 ) -> Int[Tensor, "n_quantiles per_quantile"]:
-    """Draw examples of a latent from its whole range: equally many from every quantile of its firings.
+    """Draw examples of a latent from its whole range: equally many from every part of its firings.
 
-    The m places with a value above 0 are ranked by value, the smallest first (equal values in the order in which they
-    come), and cut into n_quantiles parts: part q holds the ranks from floor(q m / n_quantiles) up to, but without,
-    floor((q + 1) m / n_quantiles). A draw u of row q takes the example number floor(u * size) of that part, counted
-    from its weakest one. The same example may be drawn twice.
+    The m places with a value above 0 are ranked by value, the smallest first (equal values in the
+    order in which they come), and cut into n_quantiles parts: part q holds the ranks from floor(q m
+    / n_quantiles) up to, but without, floor((q + 1) m / n_quantiles). A draw u of row q takes the
+    example number floor(u * size) of that part, counted from its weakest one. The same example may
+    be drawn twice.
 
     Args:
-        values: one latent's values, at any number of tokens; at least n_quantiles of them are above 0.
+        values: one latent's values, at any number of tokens; at least n_quantiles of them are above
+            0.
         draws: random numbers, at least 0 and below 1.
 
     Returns:
@@ -80,12 +83,15 @@ def quantile_examples(
 
 
 def decoder_logits(
-    directions: Float[Tensor, "n d_model"], norm_weight: Float[Tensor, "d_model"], W_U: Float[Tensor, "d_model d_vocab"]
+    directions: Float[Tensor, "n d_model"],
+    norm_weight: Float[Tensor, "d_model"],
+    W_U: Float[Tensor, "d_model d_vocab"],
 ) -> Float[Tensor, "n d_vocab"]:
-    """What directions in the residual stream add to the logits, if nothing between here and there reacts to them.
+    """What directions in the residual stream add to the logits, if nothing in between reacts.
 
-    The last thing before the unembedding is an RMSNorm: x -> x / rms(x) * norm_weight. Its division depends on the
-    whole activation and is the same for all tokens: leave it out. Its weight is not the same for all dimensions: keep it.
+    The last thing before the unembedding is an RMSNorm: x -> x / rms(x) * norm_weight. Its division
+    depends on the whole activation and is the same for all tokens: leave it out. Its weight is not
+    the same for all dimensions: keep it.
 
     Args:
         directions: of any length but 0; they are scaled to length 1 first.
@@ -93,8 +99,8 @@ def decoder_logits(
         W_U: the unembedding.
 
     Returns:
-        Logits for each direction, shifted so that their mean over the vocabulary is 0: a constant added to all
-        logits changes no probability.
+        Logits for each direction, shifted so that their mean over the vocabulary is 0: a constant
+        added to all logits changes no probability.
 
     Example:
         >>> W_U = torch.tensor([[1.0, 0.0, -1.0], [0.0, 3.0, 0.0]])
@@ -117,7 +123,8 @@ def token_change_effect(
 ) -> Float[Tensor, "pos"]:
     """Which tokens does a latent's value at the last token depend on? Change them, one at a time.
 
-    The latent's value is ReLU(x · weight + bias), where x is the activation of the last token at the hook point.
+    The latent's value is ReLU(x · weight + bias), where x is the activation of the last token at
+    the hook point.
 
     Args:
         model: the bridge. It is left without hooks.
@@ -127,14 +134,17 @@ def token_change_effect(
         replacements: tokens to put in place of each one in turn.
 
     Returns:
-        For each position, the value with the token there replaced minus the value of the text as it is, averaged over
-        the replacements. Negative where the latent needs the token. 0 at position 0: the start token is never replaced.
+        For each position, the value with the token there replaced minus the value of the text as it
+        is, averaged over the replacements. Negative where the latent needs the token. 0 at position
+        0: the start token is never replaced.
 
     Example:
         >>> from utils.models import tiny_model
         >>> model, weight = tiny_model(), torch.ones(24)
-        >>> effect = token_change_effect(model, "blocks.0.hook_in", weight, 5.0, torch.tensor([0, 9, 14]), torch.tensor([7, 20]))
-        >>> effect[:2], bool(effect[2] != 0)    # at the embeddings, only the last token itself matters
+        >>> tokens, replacements = torch.tensor([0, 9, 14]), torch.tensor([7, 20])
+        >>> name = "blocks.0.hook_in"    # the embeddings: only the last token itself matters
+        >>> effect = token_change_effect(model, name, weight, 5.0, tokens, replacements)
+        >>> effect[:2], bool(effect[2] != 0)
         (tensor([0., 0.]), True)
     """
     pos = len(tokens)
@@ -148,28 +158,37 @@ def token_change_effect(
 
 
 def smallest_context(
-    model: TransformerBridge, name: str, weight: Float[Tensor, "d_model"], bias: float, tokens: Int[Tensor, "pos"], keep: float
+    model: TransformerBridge,
+    name: str,
+    weight: Float[Tensor, "d_model"],
+    bias: float,
+    tokens: Int[Tensor, "pos"],
+    keep: float,
 ) -> tuple[int, float]:
     """The fewest tokens of text, ending with the last one, with which a latent still fires there.
 
-    The latent's value is ReLU(x · weight + bias), where x is the activation of the last token at the hook point. A text
-    is shortened from its beginning; the start token stays in front of what is left.
+    The latent's value is ReLU(x · weight + bias), where x is the activation of the last token at
+    the hook point. A text is shortened from its beginning; the start token stays in front of what
+    is left.
 
     Args:
         model: the bridge. It is left without hooks.
         name: the hook point.
         weight, bias: the latent's encoder.
-        tokens: the start token, then the text up to the token at which the latent fires. Its value there is above 0.
+        tokens: the start token, then the text up to the token at which the latent fires. Its value
+            there is above 0.
         keep: the share of the value in the whole text that has to remain, above 0 and at most 1.
 
     Returns:
-        (n, share), a Python int and a Python float. n is the smallest number, 1 or more, for which the start token and
-        the last n tokens give at least `keep` times the value of the whole text; n = 1 is the last token alone.
-        More text may give less again: the smallest n counts. `share` is the value with n tokens divided by that of the whole text.
+        (n, share), a Python int and a Python float. n is the smallest number, 1 or more, for which
+        the start token and the last n tokens give at least `keep` times the value of the whole
+        text; n = 1 is the last token alone. More text may give less again: the smallest n counts.
+        `share` is the value with n tokens divided by that of the whole text.
 
     Example:
         >>> from utils.models import tiny_model
-        >>> smallest_context(tiny_model(), "blocks.0.hook_in", torch.ones(24), 5.0, torch.tensor([0, 9, 14, 8]), keep=0.9)
+        >>> model, tokens = tiny_model(), torch.tensor([0, 9, 14, 8])
+        >>> smallest_context(model, "blocks.0.hook_in", torch.ones(24), 5.0, tokens, keep=0.9)
         (1, 1.0)
     """
 
@@ -188,28 +207,32 @@ def smallest_context(
 def best_token_rule(tokens: Int[Tensor, "n"], fires: Bool[Tensor, "n"]) -> tuple[int, float]:
     """The best label of the form "fires on this token and on no other".
 
-    A rule is judged by its balanced accuracy: the mean of the share of the firing examples that it finds and the share
-    of the silent examples that it leaves alone.
+    A rule is judged by its balanced accuracy: the mean of the share of the firing examples that it
+    finds and the share of the silent examples that it leaves alone.
 
     Args:
         tokens: the token of each example.
         fires: whether the latent fires there. Some do, some do not.
 
     Returns:
-        (the token of the best rule, its balanced accuracy on these examples), a Python int and a Python float. Only
-        tokens of firing examples are tried. Of equally good ones, the smallest number.
+        (the token of the best rule, its balanced accuracy on these examples), a Python int and a
+        Python float. Only tokens of firing examples are tried. Of equally good ones, the smallest
+        number.
 
     Example:
         >>> tokens = torch.tensor([7, 7, 7, 4, 4, 7, 7, 9])
-        >>> best_token_rule(tokens, torch.tensor([True, True, True, True, True, False, False, False]))
+        >>> fires = torch.tensor([True, True, True, True, True, False, False, False])
+        >>> best_token_rule(tokens, fires)
         (4, 0.7)
     """
     tried = tokens[fires].unique()
-    found = (tokens[fires] == tried[:, None]).double().mean(dim=1)
-    spared = (tokens[~fires] != tried[:, None]).double().mean(dim=1)
-    balanced = (found + spared) / 2
-    best = balanced.argmax()
-    return tried[best].item(), balanced[best].item()
+    found = (tokens[fires] == tried[:, None]).sum(dim=1)
+    spared = (tokens[~fires] != tried[:, None]).sum(dim=1)
+    n_fires, n_silent = int(fires.sum()), int((~fires).sum())
+    # In whole numbers, so that equally good rules are equal to the last digit.
+    score = found * n_silent + spared * n_fires
+    best = score.argmax()
+    return tried[best].item(), score[best].item() / (2 * n_fires * n_silent)
 
 
 def detection_score(
@@ -217,8 +240,9 @@ def detection_score(
 ) -> tuple[float, float, float, float]:
     """How well a label tells where a latent fires, and what it is worth in running text.
 
-    Examples of both kinds are chosen, usually half and half. In running text the latent fires at a share `firing_rate`
-    of the tokens, which is far less; so precision has to be worked out for that share.
+    Examples of both kinds are chosen, usually half and half. In running text the latent fires at a
+    share `firing_rate` of the tokens, which is far less; so precision has to be worked out for that
+    share.
 
     Args:
         predicted: what somebody who knows only the label says of each example.
@@ -226,10 +250,11 @@ def detection_score(
         firing_rate: share of the tokens of running text at which it fires, between 0 and 1.
 
     Returns:
-        (sensitivity, specificity, balanced, precision), Python floats. Sensitivity is the share of the firing examples
-        that were predicted to fire, specificity the share of the silent ones that were predicted to be silent,
-        `balanced` their mean. Precision is the share of all tokens of running text predicted to fire that do, if
-        sensitivity and specificity are the same there; 0.0 if none is predicted to fire.
+        (sensitivity, specificity, balanced, precision), Python floats. Sensitivity is the share of
+        the firing examples that were predicted to fire, specificity the share of the silent ones
+        that were predicted to be silent, `balanced` their mean. Precision is the share of all
+        tokens of running text predicted to fire that do, if sensitivity and specificity are the
+        same there; 0.0 if none is predicted to fire.
 
     Example:
         >>> predicted = torch.tensor([True, True, True, False, True, False, False, False, False])

@@ -72,6 +72,30 @@ class Cost:
     kl: Estimate
 
 
+def squared_sums(
+    reconstruct: Callable[[Tensor], Tensor], x: Float[Tensor, "n d"], document: Int[Tensor, " n"]
+) -> tuple[Float[Tensor, " n_docs"], Float[Tensor, " n_docs"]]:
+    """(squared error, squared distance from the mean activation), each added up over the tokens of every document."""
+    zeros, mean = torch.zeros(int(document.max()) + 1), x.mean(0)
+    with torch.no_grad():
+        error = torch.cat([(part - reconstruct(part)).square().sum(1) for part in x.split(4096)])
+    return zeros.index_add(0, document, error), zeros.index_add(0, document, (x - mean).square().sum(1))
+
+
+def explained(
+    reconstruct: Callable[[Tensor], Tensor], x: Float[Tensor, "n d"], document: Int[Tensor, " n"], seed: int = 0
+) -> Estimate:
+    """Explained variance (pooled: 1 - summed error / summed variance), with a 95% interval from drawing the documents anew.
+
+    Args:
+        x: activations, one row per token. document: the document of each.
+        seed: of the resamples.
+
+    Raises: ValueError with fewer than 2 documents.
+    """
+    return bootstrap(lambda sums: 1 - sums[0] / sums[1], *squared_sums(reconstruct, x, document), seed=seed)
+
+
 def measure_fit(reconstruct: Callable[[Tensor], Tensor], shards: Shards, *, batch_size: int = 4096) -> Fit:
     """Go through all tokens of some shards once.
 

@@ -35,6 +35,10 @@ WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 class SAEError(RuntimeError):
     """An SAE cannot be loaded, or does not fit the model. The message says why, and what to do."""
 
+    def _render_traceback_(self) -> list[str]:
+        """In a notebook the message stands alone: nothing in the learner's code is wrong."""
+        return [f"SAEError: {self}"]
+
 
 @dataclass(frozen=True)
 class SAEConfig:
@@ -80,6 +84,14 @@ class SAE(nn.Module):
         self.encoder_rows = nn.Parameter(self.W_dec.detach().clone())
         self.b_enc = nn.Parameter(torch.zeros(cfg.d_sae))
         self.b_dec = nn.Parameter(torch.zeros(cfg.d_in))
+
+    @classmethod
+    def of(cls, cfg: SAEConfig, weights: dict[str, Tensor]) -> SAE:
+        """A frozen SAE with these "W_enc" [d_in, d_sae], "b_enc" [d_sae], "W_dec" [d_sae, d_in] and "b_dec" [d_in]."""
+        sae = cls(cfg)
+        rows = {"encoder_rows": weights["W_enc"].T.contiguous()}
+        sae.load_state_dict(rows | {name: weights[name] for name in ("b_enc", "W_dec", "b_dec")})
+        return sae.requires_grad_(False)
 
     @property
     def W_enc(self) -> Float[Tensor, "d_in d_sae"]:
@@ -180,10 +192,7 @@ def load_sae(folder: Path, device: str | torch.device = "cpu") -> SAE:
     found = {name: tuple(weight.shape) for name, weight in weights.items()}
     if found != shapes:
         raise SAEError(f"the weights in {folder} do not fit its {CONFIG}: {found} instead of {shapes}.")
-    sae = SAE(cfg)
-    weights["encoder_rows"] = weights.pop("W_enc").T.contiguous()
-    sae.load_state_dict({name: weight.float() for name, weight in weights.items()})
-    return sae.requires_grad_(False).to(device)
+    return SAE.of(cfg, {name: weight.float() for name, weight in weights.items()}).to(device)
 
 
 class AnySAE(Protocol):
