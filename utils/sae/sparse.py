@@ -2,7 +2,7 @@
 
 A code of k numbers and k latent indices per token stands for a vector of d_sae entries that is almost all zeros.
 The dense products multiply every zero. These do not, and give the same results and the same gradients for every
-argument: tests/test_sparse.py holds each against the dense one. Built from public PyTorch operations alone. The
+argument: tests/sae/test_sparse.py holds each against the dense one. Built from public PyTorch operations alone. The
 weights are float32; under autocast the code is brought back to their dtype.
 """
 

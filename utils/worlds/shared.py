@@ -39,7 +39,7 @@ def ivy_model() -> SmallTransformer:
     Raises:
         WorldError: the file is missing, or is not the one that the course was written with.
     """
-    advice = "Get the file again from the course, or train it anew with `python -m utils.worlds.worlds`."
+    advice = "Get the file again from the course, or train it anew with `python -m utils.worlds.shared`."
     if not IVY_FILE.is_file():
         raise WorldError(f"the weights {IVY_FILE.name} are missing from {IVY_FILE.parent}. {advice}")
     content = IVY_FILE.read_bytes()
