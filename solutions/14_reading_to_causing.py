@@ -15,13 +15,14 @@ def logit_difference(
 
     Args:
         logits: the model's output at every position.
-        last: the position of each row's last real token, counted from 0. What stands after it is padding.
+        last: the position of each row's last real token, counted from 0. What stands after it is
+            padding.
         token: for each row, the id of the token that counts as positive.
         rival: for each row, the id of the token that counts as negative.
 
     Returns:
-        In nats: the logit of `token` minus the logit of `rival`, both read at `last`. It is also the
-        log of the ratio of the two probabilities.
+        In nats: the logit of `token` minus the logit of `rival`, both read at `last`. It is also
+        the log of the ratio of the two probabilities.
 
     Example:
         >>> logits = torch.tensor([[[0.0, 9.0, 0.0], [1.0, 4.0, 2.0]]])
@@ -43,7 +44,8 @@ def add_along(
 
     Args:
         activation: what the hook receives. It stays as it is.
-        direction: in the units of the activations, with its own length: a dose of 1 adds exactly this.
+        direction: in the units of the activations, with its own length: a dose of 1 adds exactly
+            this.
         dose: how many times the direction is added, per row. A negative dose pushes the other way.
         position: which token of each row is pushed, counted from 0.
 
@@ -51,7 +53,8 @@ def add_along(
         A tensor of the same shape, equal to `activation` at every other token.
 
     Example:
-        >>> add_along(torch.zeros(1, 2, 2), torch.tensor([3.0, 4.0]), torch.tensor([-2.0]), torch.tensor([1]))
+        >>> direction, dose = torch.tensor([3.0, 4.0]), torch.tensor([-2.0])
+        >>> add_along(torch.zeros(1, 2, 2), direction, dose, torch.tensor([1]))
         tensor([[[ 0.,  0.],
                  [-6., -8.]]])
     """
@@ -71,8 +74,8 @@ def norm_matched_random(
         direction: the direction that the controls stand beside.
 
     Returns:
-        One control per row of `noise`: the part of it that is orthogonal to `direction`, scaled so that
-        its norm equals the norm of `direction`.
+        One control per row of `noise`: the part of it that is orthogonal to `direction`, scaled so
+        that its norm equals the norm of `direction`.
 
     Example:
         >>> norm_matched_random(torch.tensor([[5.0, 1.0], [2.0, -3.0]]), torch.tensor([4.0, 0.0]))
@@ -94,15 +97,16 @@ def patch_positions(
 
     Args:
         activation: what the hook receives in the run that is changed. It stays as it is.
-        source: the activations of the run that is copied from, at the same hook point. Row i belongs to
-            row i; the texts may differ in length.
+        source: the activations of the run that is copied from, at the same hook point. Row i
+            belongs to row i; the texts may differ in length.
         at: which token of each row of `activation` is overwritten, counted from 0.
         source_at: which token of each row of `source` is copied, counted from 0.
 
     Returns:
         A tensor of the shape of `activation`, equal to it at every other token.
 
-    Source: Vig et al. 2020, arXiv:2004.12265 (as causal mediation); Meng et al. 2022, arXiv:2202.05262.
+    Source: Vig et al. 2020, arXiv:2004.12265 (as causal mediation); Meng et al. 2022,
+    arXiv:2202.05262.
 
     Example:
         >>> activation, source = torch.zeros(1, 2, 1), torch.tensor([[[7.0], [8.0], [9.0]]])
@@ -129,13 +133,14 @@ def recovered_fraction(
         corrupted: logit differences of the runs that were patched, before the patch.
 
     Returns:
-        One number per place: the distance that the patch covers on average over the texts, divided by
-        the average distance from corrupted to clean. 0: the patch did nothing. 1: it did all that
-        there was to do. Below 0 and above 1 are possible, and are reported as they are.
-        The averages are taken first and divided then: a single text may have a distance near 0.
+        One number per place: the distance that the patch covers on average over the texts, divided
+        by the average distance from corrupted to clean. 0: the patch did nothing. 1: it did all
+        that there was to do. Below 0 and above 1 are possible, and are reported as they are. The
+        averages are taken first and divided then: a single text may have a distance near 0.
 
     Example:
-        >>> recovered_fraction(torch.tensor([[0.0, 2.0], [3.0, 5.0]]), torch.tensor([4.0, 6.0]), torch.tensor([0.0, 2.0]))
+        >>> patched = torch.tensor([[0.0, 2.0], [3.0, 5.0]])
+        >>> recovered_fraction(patched, torch.tensor([4.0, 6.0]), torch.tensor([0.0, 2.0]))
         tensor([0.0000, 0.7500])
     """
     way = clean.mean() - corrupted.mean()
@@ -157,12 +162,13 @@ def move_to_centroid(
         target: the state that each row shall be in.
 
     Returns:
-        The activations, each shifted by the step from the centroid of its state to the centroid of its
-        target. What made a row differ from the mean of its state is kept.
+        The activations, each shifted by the step from the centroid of its state to the centroid of
+        its target. What made a row differ from the mean of its state is kept.
 
     Example:
         >>> centroids = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 20.0]])
-        >>> move_to_centroid(torch.tensor([[9.0, 1.0]]), centroids, torch.tensor([1]), torch.tensor([2]))
+        >>> acts = torch.tensor([[9.0, 1.0]])
+        >>> move_to_centroid(acts, centroids, torch.tensor([1]), torch.tensor([2]))
         tensor([[-1., 21.]])
     """
     return acts + centroids[target] - centroids[state]
@@ -183,12 +189,13 @@ def legal_shares(
         threshold: the probability from which on a token counts as proposed.
 
     Returns:
-        Four shares of the rows, as Python floats. The "first choice" is the token of the highest logit.
+        Four shares of the rows, as Python floats. The "first choice" is the token of the highest
+        logit.
         "after": the first choice is legal after the edit.
         "both": the first choice is legal after the edit and was legal before it as well.
         "only after": the first choice is legal after the edit and was not before it.
-        "exact": the proposed tokens (probability of at least `threshold`) are the tokens that are legal
-        after the edit: all of them and no other.
+        "exact": the proposed tokens (probability of at least `threshold`) are the tokens that are
+        legal after the edit: all of them and no other.
 
     Example:
         >>> before, after = torch.tensor([[True, True, False]]), torch.tensor([[False, True, True]])
@@ -210,12 +217,12 @@ def legal_shares(
 def inlp_directions(
     acts: Float[Tensor, "n d_model"], labels: Int[Tensor, "n"], n_rounds: int, ridge: float = 0.1
 ) -> Float[Tensor, "n_rounds d_model"]:
-    """Find directions from which a label can be read, one after another, each after removing the last.
+    """Find directions from which a label can be read, each after removing the ones before.
 
-    A round centres what is left of the activations, x, and fits a ridge regression of the labels on it:
-    w = (S + ridge * s * I)^-1 c. S is the covariance of what is left (divided by n), s is the mean of
-    the diagonal of S, and c is the covariance of what is left with the labels (divided by n). Then w is
-    scaled to length 1, and its component is taken out of every activation.
+    A round centres what is left of the activations, x, and fits a ridge regression of the labels
+    on it: w = (S + ridge * s * I)^-1 c. S is the covariance of what is left (divided by n), s is
+    the mean of the diagonal of S, and c is the covariance of what is left with the labels (divided
+    by n). Then w is scaled to length 1, and its component is taken out of every activation.
 
     Args:
         acts: one activation per row; n may be smaller than d_model.
@@ -224,10 +231,11 @@ def inlp_directions(
         ridge: how far S is pulled towards a multiple of the identity; greater than 0.
 
     Returns:
-        One direction per row, of length 1, in the order in which they were found; each is orthogonal to
-        the ones before it.
+        One direction per row, of length 1, in the order in which they were found; each is
+        orthogonal to the ones before it.
 
-    Source: Ravfogel et al. 2020, "Null It Out", arXiv:2004.07667 (there with other linear classifiers).
+    Source: Ravfogel et al. 2020, "Null It Out", arXiv:2004.07667 (there with other linear
+    classifiers).
 
     Example:
         >>> acts = torch.tensor([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
@@ -240,7 +248,8 @@ def inlp_directions(
     found = []
     for _ in range(n_rounds):
         spread = left.T @ left / len(left)
-        weight = torch.linalg.solve(spread + ridge * spread.diagonal().mean() * eye, left.T @ target / len(left))
+        spread = spread + ridge * spread.diagonal().mean() * eye
+        weight = torch.linalg.solve(spread, left.T @ target / len(left))
         found.append(weight / weight.norm())
         left = left - torch.outer(left @ found[-1], found[-1])
     return torch.stack(found)
@@ -251,8 +260,9 @@ def leace_eraser(
 ) -> tuple[Float[Tensor, "d_model d_model"], Float[Tensor, "d_model"]]:
     """Fit the smallest affine edit after which no linear probe finds the label.
 
-    Linear probes find nothing exactly when the features have no covariance with the label. Of all affine
-    maps that reach this on `acts`, LEACE is the one that moves the activations least, in mean square:
+    Linear probes find nothing exactly when the features have no covariance with the label. Of all
+    affine maps that reach this on `acts`, LEACE is the one that moves the activations least, in
+    mean square:
 
         erased(x) = x - c (c' S+ (x - mean)) / (c' S+ c)
 
@@ -260,18 +270,21 @@ def leace_eraser(
     pseudo-inverse: directions in which the activations do not vary are left alone.
 
     Args:
-        acts: one activation per row; n may be smaller than d_model, and features may repeat each other.
+        acts: one activation per row; n may be smaller than d_model, and features may repeat each
+            other.
         labels: 0 or 1 per row, stored as integers.
         rtol: an eigenvalue of S below `rtol` times the largest counts as 0.
 
     Returns:
-        A matrix and a vector, to be used as `erased = acts @ matrix.T + vector`. The mean of `acts` stays
-        where it is. When c is all zeros there is nothing to erase: the identity and zeros.
+        A matrix and a vector, to be used as `erased = acts @ matrix.T + vector`. The mean of
+        `acts` stays where it is. When c is all zeros there is nothing to erase: the identity and
+        zeros.
 
     Raises:
         ValueError: all labels are equal, so that the concept has no variance.
 
-    Source: Belrose et al. 2023, "LEACE: Perfect linear concept erasure in closed form", arXiv:2306.03819.
+    Source: Belrose et al. 2023, "LEACE: Perfect linear concept erasure in closed form",
+    arXiv:2306.03819.
 
     Example:
         >>> acts = torch.tensor([[0.0, 1.0], [0.0, -1.0], [4.0, 1.0], [4.0, -1.0]])
@@ -283,7 +296,8 @@ def leace_eraser(
                 [ 2., -1.]])
     """
     if (labels == labels[0]).all():
-        raise ValueError(f"all {len(labels)} labels are {int(labels[0])}: a concept without variance cannot be erased.")
+        same = f"all {len(labels)} labels are {int(labels[0])}"
+        raise ValueError(f"{same}: a concept without variance cannot be erased.")
     mean = acts.mean(dim=0)
     centred = acts - mean
     target = labels.to(acts.dtype) - labels.to(acts.dtype).mean()

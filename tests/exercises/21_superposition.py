@@ -46,15 +46,14 @@ best_single_coordinate = Exercise(
     "best_single_coordinate",
     difficulty=2,
     importance=4,
-    minutes=8,
+    minutes=10,
     learn="How to look for a neuron that stands for something, and what its score looks like when you find one.",
     cases=_coordinate_cases,
     hints=(
-        "Treat every coordinate as a probe of its own: its value is the score. Which coordinate's score ranks the rows best, or "
-        "worst?",
+        "Treat every coordinate as a probe of its own: its value is the score. Which coordinate's score ranks the rows best, or worst?",
         "Print `acts.shape` and `acts.T.shape`. If you loop over a tensor, which axis do you get one item of at a time?",
-        "With `scores` a tensor of one AUROC per coordinate, the winner is `int((scores - 0.5).abs().argmax())`; return its raw "
-        "score, `scores[best].item()`.",
+        "You want the score whose distance from one half is largest, on either side of it. Which of `scores`, `scores - 0.5` and its "
+        "absolute value do you search, and which of them do you return?",
     ),
     verified="coordinates that rise and fall with the label, one that is loud and says little, equal values, copies.",
     next="how good is the best of 576 coordinates if you choose another 576 axes at random?",
@@ -184,16 +183,16 @@ toy_forward = Exercise(
     "toy_forward",
     difficulty=2,
     importance=5,
-    minutes=10,
+    minutes=12,
     learn="How a few dimensions can hold many features, and how hundreds of models run in one einsum.",
     cases=_forward_cases,
     hints=(
-        "Write it for one model first: h = W x, then ReLU(W^T h + b). Then give every tensor a letter for the instance, and keep "
-        "that letter in every result, so that instances never mix.",
+        "Write it for one model first: h = W x, then ReLU(W^T h + b). Then give every tensor a letter for the instance, and keep that "
+        "letter in every result, so that instances never mix.",
         "Give each axis a letter: x is `bif`, W is `ihf`. Which letter disappears in W x, and which one when W is used the second "
         "time?",
-        "`hidden = torch.einsum('bif,ihf->bih', x, W)`; the way back sums over `h`; the bias `[n_instances, n_features]` broadcasts over "
-        "the batch by itself.",
+        "Write the two einsums with the letters of the second hint, and print the shape after each: [batch, n_instances, d_hidden], "
+        "then that of x. A bias of shape [n_instances, n_features] broadcasts over the batch by itself; what comes last?",
     ),
     verified="several instances with inputs of their own, more and fewer hidden dimensions than features, float32 and float64.",
     next="with one hidden dimension and W = [1, -1], what comes out when only the second feature is there?",
@@ -307,10 +306,11 @@ toy_loss = Exercise(
     learn="What the toy is asked to do, and why each instance keeps a loss of its own.",
     cases=_loss_cases,
     hints=(
-        "Three steps: square the errors, weigh each feature, then get rid of two of the three axes. One of them is added up, the "
-        "other averaged.",
+        "Three steps: square the errors, weigh each feature, then get rid of two of the three axes. One of them is added up, the other"
+        " averaged.",
         "Print `(importance * (x - out) ** 2).shape`. Which of the three axes must be left in the end?",
-        "`.sum(dim=-1)` adds up features; the batch is axis 0 and takes `.mean(dim=0)`.",
+        "One of the two axes takes `.sum`, the other `.mean`: with 7 features instead of 5 the loss should grow, with 7 rows instead "
+        "of 5 it should not.",
     ),
     verified="importances that differ between instances and features, a batch of one row, float32 and float64.",
     next="add the instances' losses up before you call `backward`: then no instance's gradient depends on how many others there are.",
@@ -413,16 +413,16 @@ linear_loss = Exercise(
     "linear_loss",
     difficulty=3,
     importance=4,
-    minutes=12,
+    minutes=18,
     learn="What the rival does: principal components give each dimension to one feature, and drop the rest.",
     cases=_linear_cases,
     hints=(
         "A linear model with d_hidden dimensions keeps d_hidden features whole and drops the others; for those it can only guess a "
         "constant, with the bias. What does the best constant lose, on average?",
-        "You need one number per feature before you choose. Which features would you keep: the most important, the most variable, "
-        "or the ones with the largest product?",
-        "The variance of a feature is E[x^2] - E[x]^2, with E[x] = density / 2 and E[x^2] = density / 3. Sort importance times variance, "
-        "and add up all but the d_hidden largest.",
+        "You need one number per feature before you choose. Which features would you keep: the most important, the most variable, or "
+        "the ones with the largest product?",
+        "For one feature: E[x] = density / 2 and E[x^2] = density / 3. From the two follows what a good constant still loses. Weigh "
+        "it, and ask which entries of the list a model with d_hidden dimensions does not have to pay.",
     ),
     verified="rare and frequent, important and unimportant features in every combination; no hidden dimension, and more than needed.",
     next="the sum does not fall below this for a linear model, however sparse the features are. What would a ReLU change?",
@@ -546,18 +546,18 @@ def _two_cases(rng: torch.Generator) -> Iterator[Case]:
 
 two_feature_losses = Exercise(
     "two_feature_losses",
-    difficulty=3,
+    difficulty=4,
     importance=4,
-    minutes=15,
+    minutes=25,
     learn="When two features should share one dimension: a trade between losing one of them always and both of them sometimes.",
     cases=_two_cases,
     hints=(
         "Take the models one at a time. The first two lose only the feature that they ignore, and guess its mean: what is left is a "
         "variance. For the pair, list four situations: none is there, only the first, only the second, both. In which does it err?",
-        "For the pair, put x = (0.7, 0.2) through by hand: what comes out, and what is the error on each feature? Then x = (0.2, 0.7). The "
-        "error depends on the smaller of the two sizes.",
-        "Var(x) = density / 3 - density^2 / 4. Both are there with probability density^2, and the mean of min^2 of two uniform sizes is "
-        "1/6. `torch.stack([...], dim=-1)` puts the three losses last.",
+        "For the pair, put x = (0.7, 0.2) through by hand: what comes out, and what is the error on each feature? Then x = (0.2, 0.7)."
+        " The error depends on the smaller of the two sizes.",
+        "Probabilities first: one is there with density, both with density times density. Sizes next: for two uniform sizes the mean "
+        "of min^2 is 1/6. Then the weights: which feature is lost in each model, and what is its importance?",
     ),
     verified="vectors, grids and single points, both dtypes, features that are always there, an importance of 0.",
     next="set the first and the third equal: at which density does the pair begin to win?",
@@ -685,16 +685,17 @@ feature_dimensionality = Exercise(
     "feature_dimensionality",
     difficulty=3,
     importance=5,
-    minutes=12,
+    minutes=18,
     learn="How to say in one number how crowded a feature is, and to recognise pairs, triangles and pentagons by it.",
     cases=_dimensionality_cases,
     hints=(
-        "Stand on feature i's direction and read along it: its own column gives |W_i|, every other column gives its projection. The answer "
-        "is the share of your own squared reading in the sum of all squared readings, if you take |W_i|^2 for your own.",
-        "Print the shape of `torch.einsum('ihf,ihg->ifg', W, W)`. Its entry [i, f, g] is W_f . W_g; what must row f be divided by, so that it "
-        "holds projections onto the *unit* direction of f?",
-        "The denominator is `(gram / length[..., None]).square().sum(-1)`, the numerator `length ** 2`. A length of 0 divides 0 by 0: "
-        "`torch.where` can replace those.",
+        "Stand on feature i's direction and read along it: its own column gives |W_i|, every other column gives its projection. The "
+        "answer is the share of your own squared reading in the sum of all squared readings, if you take |W_i|^2 for your own.",
+        "Print the shape of `torch.einsum('ihf,ihg->ifg', W, W)`. Its entry [i, f, g] is W_f . W_g; what must row f be divided by, so "
+        "that it holds projections onto the *unit* direction of f?",
+        "Take a pair by hand, W = [[1, -1]]: what does a reader along the first column pick up from each of the two, squared, and what"
+        " is its own share? Then scale both columns by 3: the answer must stay. A column of length 0 has no direction; `torch.where` "
+        "keeps it from dividing.",
     ),
     verified="columns of different lengths, more and fewer dimensions than features, columns of length 0, both dtypes.",
     next="what is the dimensionality of the five corners of a regular pentagon in the plane?",
