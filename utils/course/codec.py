@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
+from functools import cache
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -39,7 +40,7 @@ def decode(data: bytes) -> Any:
 
 
 def _tree(value: Any, tensors: dict[str, torch.Tensor], strict: bool) -> Any:
-    if value is None or isinstance(value, (bool, float, str)):
+    if value is None or isinstance(value, (bool, float, str)) and not isinstance(value, np.number):
         return {"plain": value}
     if isinstance(value, int):
         return {"int": hex(value)}  # decimal digits of a huge one would be refused on the other side
@@ -80,9 +81,7 @@ def _value(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
         tensor = _laid_out(tensors[name], strides)
         return tensor.requires_grad_(asks) if kind == "tensor" else tensor.numpy() if kind == "array" else tensor.numpy()[()]
     if kind == "model":
-        from utils.models import tiny_model
-
-        return tiny_model(content)
+        return _tiny(content)
     if kind in ("list", "tuple"):
         return (list if kind == "list" else tuple)(_value(item, tensors) for item in content)
     if kind == "dict":
@@ -92,6 +91,14 @@ def _value(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if kind == "other":
         return type(str(content), (), {})()
     return content
+
+
+@cache
+def _tiny(seed: int) -> torch.nn.Module:
+    """One model for all calls, as in the check: an answer that changes it is caught doing so."""
+    from utils.models import tiny_model
+
+    return tiny_model(seed)
 
 
 def _laid_out(tensor: torch.Tensor, strides: list[int] | None) -> torch.Tensor:

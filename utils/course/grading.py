@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from utils.course.exercises import Case, Exercise, exercise_names, load_chapter
-from utils.course.judging import PUBLIC_SEED, Verdict, judge
+from utils.course.judging import CHECK_SEEDS, PUBLIC_SEED, Verdict, judge
 from utils.course.notebooks import Cell, NotANotebook, Notebook, chapter_of, printable, read_notebook, why_missing
 from utils.course.running import Outcome, run
 from utils.course.sandbox import Child, NoSandbox, how_it_is_guarded, server
@@ -66,9 +66,9 @@ def grade(path: Path) -> list[Grade]:
 
 
 def _grade_one(exercise: Exercise, notebook: Notebook, names: dict[str, str]) -> Grade:
-    """Judge one exercise on the public seed and on a fresh one."""
+    """Judge one exercise on the seeds of the check and on a fresh one."""
     with Answer(exercise, notebook.code, names) as answer:
-        for seed in (PUBLIC_SEED, secrets.randbits(31) + 1):
+        for seed in (CHECK_SEEDS, fresh := secrets.randbits(31) + len(CHECK_SEEDS)):
             verdict = judge(exercise, exercise.reference, seed=seed, call=lambda _, case: answer.call(case))
             if answer.reached_reference:
                 return Grade(exercise.name, "copied", "calls-the-solution", "it opened a file of references")
@@ -76,10 +76,10 @@ def _grade_one(exercise: Exercise, notebook: Notebook, names: dict[str, str]) ->
                 continue
             if verdict.status == "missing":
                 return Grade(exercise.name, "missing", message=why_missing(exercise.name, notebook))
-            if seed != PUBLIC_SEED and _holds_stored_values(answer.source, exercise):
+            if seed == fresh and _holds_stored_values(answer.source, exercise):
                 return Grade(exercise.name, "copied", "stored-answer", "it passes the public cases only, and their results stand in its source")
-            message = _in_words(verdict) if seed == PUBLIC_SEED else f"right on the public cases, wrong on fresh ones (seed {seed}): {_in_words(verdict)}"
-            return Grade(exercise.name, verdict.status, verdict.mistake, message)
+            where = f"right on the cases of the check, wrong on fresh ones (seed {seed}): " if seed == fresh else ""
+            return Grade(exercise.name, verdict.status, verdict.mistake, where + _in_words(verdict))
     return Grade(exercise.name, "pass")
 
 
@@ -90,11 +90,15 @@ def _in_words(verdict: Verdict) -> str:
 
 
 def _holds_stored_values(source: str, exercise: Exercise) -> bool:
-    """Whether three results of the public cases stand in the source, to four decimals or more: nobody types these by chance."""
-    stored = {literal for literal in re.findall(r"\d+\.\d{4,}", source)}
-    results = np.abs(np.array([number for case in exercise.cases(PUBLIC_SEED) for number in _numbers(run(exercise.reference, case).value)]))
-    found = {literal for literal in stored if len(results) and np.isclose(results, float(literal), rtol=0, atol=0.51 * 10.0 ** -min(len(literal.split(".")[1]), 7)).any()}
-    return len({round(float(literal), 4) for literal in found}) >= 3
+    """Whether three results of the check's cases stand in the source, to four decimals or more: nobody types these by chance."""
+    cases = [case for seed in CHECK_SEEDS for case in exercise.cases(seed)]
+    results = np.abs([number for case in cases for number in _numbers(run(exercise.reference, case).value)])
+    found = set()
+    for literal in set(re.findall(r"\d+\.\d{4,}", source)):
+        decimals = min(len(literal.split(".")[1]), 7)
+        if (abs(results - float(literal)) <= 0.51 * 10.0**-decimals).any():
+            found.add(round(float(literal), 4))
+    return len(found) >= 3
 
 
 def _numbers(value: Any) -> Iterator[float]:

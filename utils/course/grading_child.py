@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 from utils.course import exercises
 from utils.course.codec import decode, encode, receive, send
 from utils.course.exercises import Case
-from utils.course.running import OutOfTime, Outcome, deadline, run
+from utils.course.running import OutOfTime, Outcome, deadline, run, said
 from utils.course.seat_belt import arm, limit
 from utils.course.slicing import Statement, needed_for, read_cells
 
@@ -108,8 +108,8 @@ class Answer:
                 with deadline(seconds):
                     self._run(st)
             except BaseException as error:
-                said = f"stopped after {seconds:g} seconds" if isinstance(error, OutOfTime) else f"{type(error).__name__}: {_said(error)}"
-                self.problems.append(f"cell {st.cell}, line {st.node.lineno}: {said}"[:500])
+                why = f"stopped after {seconds:g} seconds" if isinstance(error, OutOfTime) else said(error)
+                self.problems.append(f"cell {st.cell}, line {st.node.lineno}: {why}"[:500])
                 if _is_of_this_place(error) or st.uses & doubtful:
                     doubtful |= st.binds | st.changes
                 else:
@@ -140,15 +140,8 @@ class Answer:
         return Outcome("raised", error=f"NameError: {self.name} is not defined: {why}" if self.problems else "NotImplementedError: not defined")
 
 
-def _said(error: BaseException) -> str:
-    try:
-        return str(error)[:300]
-    except BaseException:  # its __str__ is the learner's, too
-        return "(its message cannot be shown)"
-
-
 def _is_of_this_place(error: BaseException) -> bool:
-    return isinstance(error, (OSError, ImportError, MemoryError, OutOfTime)) or any(word in _said(error) for word in ("CUDA", "NVIDIA", "MPS"))
+    return isinstance(error, (OSError, ImportError, MemoryError, OutOfTime)) or any(word in said(error) for word in ("CUDA", "NVIDIA", "MPS"))
 
 
 def serve(inbox: BinaryIO, outbox: BinaryIO, sandboxed: bool) -> None:

@@ -27,6 +27,9 @@ from utils.course.exercises import Case
 from utils.paths import ROOT
 
 SECONDS_PER_ANSWER = 3.0
+_MOST_PRINTED = 4000
+_MOST_SAID = 2000
+_MOST_FRAMES = 8
 
 
 @dataclass
@@ -128,7 +131,7 @@ def run(function: Callable, case: Case, seconds: float = SECONDS_PER_ANSWER) -> 
     every = [*args, *kwargs.values()]
     names = [*parameter_names(function, case), *kwargs]
     leaves = _ask_for_gradients(dict(zip(names, every)), case.trained)
-    printed = io.StringIO()
+    printed = _Tail()
     before = _World(every)
     try:
         with contextlib.redirect_stdout(printed), _no_way_out(function), deadline(seconds):
@@ -140,8 +143,7 @@ def run(function: Callable, case: Case, seconds: float = SECONDS_PER_ANSWER) -> 
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        return Outcome("raised", error=f"{type(error).__name__}: {error}", trace=learner_trace(error, function),
-                       printed=printed.getvalue())
+        return Outcome("raised", error=said(error), trace=learner_trace(error, function), printed=printed.getvalue())
     finally:
         hooks, changes = before.restore()
     if hooks:
@@ -152,9 +154,46 @@ def run(function: Callable, case: Case, seconds: float = SECONDS_PER_ANSWER) -> 
         return Outcome("mutated", value, error=", ".join(mutated), printed=printed.getvalue())
     if changes:
         return Outcome("changed", value, error=", ".join(changes), printed=printed.getvalue())
-    if case.new and (shared := _shared(value, dict(zip(names, every)))):
+    try:
+        with deadline(seconds):  # the way back runs through the answer's own code, too
+            shared = _shared(value, dict(zip(names, every))) if case.new else ""
+            gradients = _gradients(value, leaves)
+    except OutOfTime:
+        return Outcome("timeout", error=f"no gradient after {seconds:g} seconds", printed=printed.getvalue())
+    except Exception as error:
+        return Outcome("raised", error=f"{said(error)} (in what came back, or on the way back through it)", printed=printed.getvalue())
+    if shared:
         return Outcome("shared", value, error=shared, printed=printed.getvalue())
-    return Outcome("value", value, printed=printed.getvalue(), gradients=_gradients(value, leaves))
+    return Outcome("value", value, printed=printed.getvalue(), gradients=gradients)
+
+
+class _Tail(io.TextIOBase):
+    """What was printed last. It holds little, however much is printed, and cannot be closed by an answer."""
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self._text = (self._text + text[-_MOST_PRINTED:])[-_MOST_PRINTED:]
+        return len(text)
+
+    def close(self) -> None:
+        pass
+
+    def getvalue(self) -> str:
+        return self._text
+
+
+def said(error: BaseException) -> str:
+    """'ValueError: its message', cut to a readable length; the message may be made by the learner's own class, and fail."""
+    try:
+        message = str(error)
+    except Exception:
+        message = "(its message cannot be shown: its __str__ raises)"
+    return f"{type(error).__name__}: {message}"[:_MOST_SAID]
 
 
 class _World:
@@ -274,4 +313,7 @@ def learner_trace(error: BaseException, function: Callable) -> str:
     """The traceback's lines that the learner wrote, the last one last; nothing of ours, nothing of a library."""
     linecache.checkcache()
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_learners(frame.filename, function)]
-    return "\n".join(f"  line {frame.lineno} in {frame.name}:  {frame.line}" for frame in frames)
+    lines = [f"  line {frame.lineno} in {frame.name}:  {frame.line}"[:300] for frame in frames]
+    if len(lines) > _MOST_FRAMES:  # a recursion: its beginning and its end say it all
+        lines[_MOST_FRAMES // 2:-_MOST_FRAMES // 2] = [f"  ... {len(lines) - _MOST_FRAMES} more calls ..."]
+    return "\n".join(lines)

@@ -73,11 +73,12 @@ def _bwrap() -> list[str]:
     words = [_program(), "--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--cap-drop", "ALL", "--proc", "/proc", "--dev", "/dev"]
     for path in (*_SYSTEM, *outside):
         words += ["--ro-bind-try", path, path]
-    if any(_is_below(root, path) for path in (*_SYSTEM, *outside)):
-        words += ["--tmpfs", root, "--remount-ro", root]
+    covered = any(_is_below(root, path) for path in (*_SYSTEM, *outside))
+    words += ["--tmpfs", root] if covered else []
     for path in folders:
         if path not in outside:
             words += ["--ro-bind", path, path]
+    words += ["--remount-ro", root] if covered else []
     words += ["--ro-bind", f"{root}/utils", f"{_COURSE}/utils", "--ro-bind-try", str(default_folder()), f"{_COURSE}/cache/models/{DEFAULT_MODEL}"]
     size = ["--size", str(HOME_MB << 20)] if _knows_size() else []
     return [*words, *size, "--tmpfs", f"{_COURSE}/chapters", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", f"{_COURSE}/chapters"]
