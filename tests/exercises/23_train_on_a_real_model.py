@@ -28,16 +28,16 @@ chunk_documents = Exercise(
     "chunk_documents",
     difficulty=2,
     importance=4,
-    minutes=10,
+    minutes=12,
     learn="How running text becomes training rows, and why every row has to remember its document.",
     cases=_chunk_cases,
     hints=(
         "A row has one place less for text than it has tokens, since the start token takes the first. How many whole rows does a "
         "document of 9 tokens fill, if a row has 5?",
-        "For one document, write down the list of `start` positions of its rows before you write the loop over documents. What does "
-        "`range(0, len(ids) - width + 1, width)` give for 8, for 9 and for 3 tokens, if `width` is 4?",
-        "With `width = context - 1`, each row is `[bos, *ids[start : start + width]]`. At the end `torch.tensor(rows).long().view(-1, context)` "
-        "also has the right shape when there are no rows.",
+        "Say `width = context - 1`. For one document, write down where its rows start before you write the loop over documents: for 8, for 9 "
+        "and for 3 tokens, if `width` is 4. Which `range` gives these, and where does it end?",
+        "Collect rows and owners in two lists. An empty list of rows becomes a tensor of shape [0]: which `view` makes it [0, context] and leaves "
+        "the others as they are?",
     ),
     verified="documents that end inside a row, that fill their rows exactly and that are too short for one; the empty result.",
     next="count the rows per document: is one book worth a hundred speeches?",
@@ -171,7 +171,7 @@ usual_token_mask = Exercise(
     "usual_token_mask",
     difficulty=2,
     importance=5,
-    minutes=8,
+    minutes=10,
     learn="How to find the few tokens that would otherwise be all that your SAE learns.",
     cases=_mask_cases,
     hints=(
@@ -179,7 +179,7 @@ usual_token_mask = Exercise(
         "the result.",
         "Print `acts.norm(dim=-1).shape`. Over which of its two axes is the median taken, and what must be kept so that it broadcasts against "
         "all tokens of its row?",
-        "`norms[:, 1:].median(dim=1, keepdim=True).values` is one number per row. Compare with `<=`, then set column 0.",
+        "The median belongs to the lengths without column 0, one number a row, kept as a column. What does `<` say about a token exactly at the limit?",
     ),
     verified="rows on very different scales, unusual tokens in the middle, a token exactly at the limit, a small first token.",
     next="how many tokens does it take away, and how much of the squared norm?",
@@ -278,14 +278,14 @@ fold_normalisation = Exercise(
     "fold_normalisation",
     difficulty=3,
     importance=4,
-    minutes=12,
+    minutes=15,
     learn="Why an SAE that was trained on normalised activations need not be shipped with its mean and its scale.",
     cases=_fold_cases,
     hints=(
         "Write z_hat * scale + mean with f W_dec + b_dec in place of z_hat. Which factor can be moved into the latents, and what is left over?",
         "In the encoder, multiply the whole bracket by `scale`: (z - b_dec) becomes x minus something. What is that something, and what "
         "happens to b_enc?",
-        "The something is the new `b_dec`, `b_dec * scale + mean`, and it is the same one that the decoder needs. One line is left.",
+        "The something is the new `b_dec`, and the decoder needs the same one: check that with the formula of the docstring. Then ask what multiplying the bracket has done to `b_enc`.",
     ),
     verified="both biases, untouched matrices, scales above and below 1, an input that is left as it was.",
     next="why may TopK be left alone? Because multiplying all latents of a token by a positive number changes none of their ranks.",
@@ -372,14 +372,14 @@ variance_explained = Exercise(
     "variance_explained",
     difficulty=2,
     importance=5,
-    minutes=10,
+    minutes=12,
     learn="Three numbers that papers call explained variance, and where they part.",
     cases=_variance_cases,
     hints=(
         "Make two tables of the shape of x first: the squared errors, and the squared distances from the mean activation. All three numbers come "
         "from those two tables.",
         "Print `x.mean(0).shape`. Then say for each of the three: which axis is summed before the division, and how many quotients are there?",
-        "`1 - error.sum() / variance.sum()` is the first. For the others put an axis into both sums, and end with `.mean()`.",
+        "The first has one quotient, the second d_model, the third n. Where there are several quotients they are averaged after the division, and 1 minus may come before or after.",
     ),
     verified="rows and dimensions of unequal sizes, activations far from the origin, a reconstruction with an offset.",
     next="give it the activations with position 0 left in: which of the three notices?",
@@ -482,7 +482,7 @@ firing_statistics = Exercise(
     "firing_statistics",
     difficulty=1,
     importance=4,
-    minutes=6,
+    minutes=8,
     learn="L0, dead and dense latents: the three counts that stand beside every explained variance.",
     cases=_firing_cases,
     hints=(
@@ -585,14 +585,15 @@ loss_with = Exercise(
     "loss_with",
     difficulty=3,
     importance=5,
-    minutes=12,
+    minutes=15,
     learn="How an SAE takes a model's place at one point, and what counts as the price.",
     cases=_loss_cases,
     hints=(
         "Two steps. First a forward pass during which some of the activations are other vectors; then a loss per predicted token. `intervene` "
         "does the first: its function is given the activation and returns what the model shall go on with.",
         "`model(tokens)` is [batch, pos, d_vocab]. The prediction at place 0 is about the token at place 1: which slice of the logits meets which slice of the tokens?",
-        "`torch.where(usual[..., None], values, acts)` inside the hook. Then `log_softmax` of `logits[:, :-1]`, and `gather` along the last axis with `tokens[:, 1:, None]`.",
+        "In the hook: three arguments of `torch.where`, and `usual` lacks an axis. For the loss: `gather` picks one entry of the last axis of the log-probabilities; "
+        "the index needs as many axes as they have.",
     ),
     verified="tokens that stay as they are, the shift by one, both batch sizes, no hook left behind.",
     next="put the model's own activations in: the loss must be that of the clean model to the last digit. `intervene` will complain that nothing changed.",
@@ -707,7 +708,7 @@ kl_from_clean = Exercise(
     hints=(
         "Both arguments are logits. What turns them into logarithms of probabilities, safely?",
         "The divergence is an average of log p - log q. Which of the two distributions weighs it, and over which axis is it summed?",
-        "With `p = clean.log_softmax(-1)` and `q` likewise, weigh `p - q` by `p.exp()` and sum over the last axis.",
+        "Make both logarithms first. Their difference is one number a word; what turns the logarithm of the clean model back into the weight of that word?",
     ),
     verified="the direction, shapes with and without a batch, logits that differ by a constant, logits of a thousand.",
     next="exchange the arguments: which direction punishes the other model for ruling out what the clean one thinks likely?",
@@ -797,13 +798,13 @@ loss_recovered = Exercise(
     "loss_recovered",
     difficulty=3,
     importance=5,
-    minutes=12,
+    minutes=15,
     learn="The number that papers report about an SAE, as a ratio of sums with an interval over documents.",
     cases=_recovered_cases,
     hints=(
         "Three sums over documents make one number. Write the number for the documents as they are; then the same three sums for every resample.",
         "Print `losses[draws].shape`. Which axis are the documents of a resample, and which the three losses?",
-        "`losses[draws].sum(1)` is [n_draws, 3]. The share of each row is `(ablated - sae) / (ablated - clean)`, and `quantile` of those shares gives the interval.",
+        "Write the share as a function of three sums, and call it twice: with the three sums of the documents as they are, and with three columns of n_draws sums. `quantile` takes both ends at once.",
     ),
     verified="documents of very different lengths, ratios of sums, percentiles of whole resamples.",
     next="change the third column, the floor, and nothing else: how much better can the same SAE look?",

@@ -41,15 +41,15 @@ update_top_examples = Exercise(
     "update_top_examples",
     difficulty=3,
     importance=5,
-    minutes=15,
+    minutes=20,
     learn="How to keep the strongest examples of thousands of latents while a corpus of any size streams past.",
     cases=_top_cases,
     hints=(
         "Two steps. What does one context have to offer to a latent? Then: the list and the offers, sorted together, cut off at k.",
         "`latents` is [batch, pos, d_sae] and the lists are [d_sae, k]. Which axis has to go first, and which two have to change places before "
         "they can be put side by side?",
-        "`best, position = latents.max(dim=1)` is one offer per context. After `torch.cat([top_value, best.T], dim=1)` a single "
-        "`argsort(dim=1, descending=True, stable=True)[:, :k]` gives the order for the values and, through `gather`, for the places.",
+        "A maximum over positions is one offer per context, with its place. Put list and offers side by side, list first, and sort once: what must the sort "
+        "promise about equal values, and how does the same order move the places, which have an axis more?",
     ),
     verified="one example per context, full and unfilled lists, equal values, a latent that never fired, batches smaller than the list.",
     next="run it over a few dozen contexts of the corpus, for all latents at once.",
@@ -205,13 +205,13 @@ quantile_examples = Exercise(
     "quantile_examples",
     difficulty=3,
     importance=5,
-    minutes=12,
+    minutes=15,
     learn="How to look at the whole of a latent's range, not at its twenty loudest moments.",
     cases=_quantile_cases,
     hints=(
         "Rank the firings first; everything else is arithmetic with ranks. A part is a stretch of ranks, and a draw is a place in that stretch.",
         "How long is `values.argsort()`, and where in it do the silent places stand? Cut them off, and the rank of a firing is its position in what is left.",
-        "`edges = torch.arange(n_quantiles + 1) * len(ranked) // n_quantiles` bounds the parts. Then `ranked[edges[:-1, None] + (draws * size).long()]`.",
+        "Compute all n_quantiles + 1 edges at once; their differences are the sizes. A draw then is an edge plus a whole number below the size of its part: which axis does the edge need?",
     ),
     verified="long-tailed values, silent tokens, parts of unequal size, equal values.",
     next="read the weakest fifth of a latent whose top examples look clear.",
@@ -328,7 +328,7 @@ decoder_logits = Exercise(
     hints=(
         "Three steps: the same length for every direction, what the final norm does to it, the unembedding. One number per row is taken off at the end.",
         "`norm_weight` is [d_model]: which axis of `directions` does it belong to? And over which axis does a probability not care about a constant?",
-        "`(F.normalize(directions, dim=1) * norm_weight) @ W_U`, minus its mean over dim 1.",
+        "Normalise before you multiply by the weight, not after: the weight is something that the direction meets on its way. The mean that you take off needs `keepdim`.",
     ),
     verified="directions of several lengths, an uneven norm weight, the shift over the vocabulary, float32.",
     next="what do the tokens that a latent promotes have to do with those on which it fires?",
@@ -439,14 +439,14 @@ token_change_effect = Exercise(
     "token_change_effect",
     difficulty=3,
     importance=4,
-    minutes=15,
+    minutes=18,
     learn="How to ask a latent which words it needs, instead of guessing from the words it likes.",
     cases=_change_cases,
     hints=(
         "Write down the texts that have to be run: the original, and one for every position and every replacement. All have the same length, so they are one batch.",
         "If the text has 6 tokens and there are 3 replacements, how many rows does your batch have? Which position of each row do you read?",
-        "`rows = tokens.repeat(pos - 1, len(replacements), 1)`, then write the replacements into `rows[p - 1, :, p]` for each p from 1 on. Read the last "
-        "position, take the ReLU, subtract the original's value, average over the replacements.",
+        "Build a table of rows with three axes: position, replacement, token. A loop over positions writes the replacements into one column of one layer of it. "
+        "Run it flat, together with the original, and give the values their first two axes back before you average.",
     ),
     equal=close_to(rtol=1e-4, atol=2e-4),
     verified="every position but the start token, several replacements, changes that silence the latent, another layer, a text of one token.",
@@ -583,8 +583,7 @@ smallest_context = Exercise(
     hints=(
         "Begin with the shortest text, and stop at the first one that is enough. What does every text, however short, begin with?",
         "For a text of the start token and 5 tokens, write down the rows for n = 1, 2 and 5. Which position do you read in each?",
-        "`torch.cat([tokens[:1], tokens[-n:]])` is the row for n. Compute the value of the whole text once, then return the first n whose value "
-        "divided by it is at least `keep`.",
+        "A small function of n that returns the value with the last n tokens serves twice: for the whole text, and for n = 1, 2, ... What is n for the whole text?",
     ),
     verified="two layers, two thresholds, and a text in which more context gives less again.",
     next="over many latents: how many are content with their own token?",
@@ -715,14 +714,14 @@ best_token_rule = Exercise(
     "best_token_rule",
     difficulty=2,
     importance=4,
-    minutes=10,
+    minutes=12,
     learn="The baseline that any label has to beat before it says more than a dictionary entry.",
     cases=_rule_cases,
     hints=(
         "For one token t the rule's predictions are `tokens == t`. What are its two shares?",
         "`tried[:, None] == tokens[fires]` compares every tried token with every firing example: what is its shape, and over which axis is the mean a share?",
-        "`found` is the mean over the firing examples of `==`, `spared` the mean over the silent ones of `!=`; the rule's quality is their mean. "
-        "`unique()` is sorted and `argmax` takes the first.",
+        "The second share is over the silent examples, and there the rule is right when it keeps quiet. Of equally good rules the smallest number wins: what order are `unique()`'s tokens in, "
+        "and which of several largest does `argmax` take?",
     ),
     verified="a token that is frequent everywhere, a pure but rare token, unequal numbers of both kinds, equally good rules.",
     next="how far does your own label get beyond the best rule?",
@@ -827,14 +826,14 @@ detection_score = Exercise(
     "detection_score",
     difficulty=2,
     importance=5,
-    minutes=8,
+    minutes=10,
     learn="Why a label that is right nine times in ten can still be wrong nearly always when it says that the latent fires.",
     cases=_detection_cases,
     hints=(
         "Two shares, each within its own kind of example. For the fourth number imagine a thousand tokens of running text: how many fire, how many of "
         "those are found, and how many of the others are called by mistake?",
         "`predicted[fires]` holds the predictions of the firing examples. What is its mean? What do you have to index, and what to negate, for the silent ones?",
-        "With r = firing_rate, right calls are r * sensitivity, wrong ones (1 - r) * (1 - specificity); precision is the share of the right ones.",
+        "In running text a share `firing_rate` of the tokens fires. Multiply it by the share that is found, and the rest by the share that is called by mistake: precision is made of these two numbers. When is their sum 0?",
     ),
     verified="unequal numbers of both kinds, rare and frequent latents, a label that never predicts a firing.",
     next="work out the precision for a specificity of 0.98 and a latent that fires at one token in five hundred.",
