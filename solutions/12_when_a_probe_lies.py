@@ -17,9 +17,10 @@ def null_aurocs(
 ) -> Float[Tensor, "n_null"]:
     """What a mass-mean probe scores when the labels say nothing about the activations.
 
-    One whole experiment per row of `orders`: the labels are put into that order, as `labels[order]`, for training
-    and test rows alike. Then everything happens as in the real experiment: the direction is made from the training
-    rows, and the AUROC is taken on the other rows, against the labels of this experiment.
+    One whole experiment per row of `orders`: the labels are put into that order, as
+    `labels[order]`, for training and test rows alike. Then everything happens as in the real
+    experiment: the direction is made from the training rows, and the AUROC is taken on the other
+    rows, against the labels of this experiment.
 
     Args:
         acts: one activation per row.
@@ -50,10 +51,11 @@ def null_aurocs(
 def permutation_p_value(observed: float, null: Float[Tensor, "n_null"]) -> float:
     """How often a world with nothing to find gives an AUROC as extreme as the observed one.
 
-    Extreme means far from 0.5, on either side: 0.1 is as extreme as 0.9. A null value exactly as far as the
-    observed one counts, and distances that differ by less than 1e-9 are the same, since 0.9 - 0.5 and 0.5 - 0.1 are
-    not quite equal on a computer. The observed experiment is itself one of the possible labellings, so it counts as one more
-    null value that reaches itself: the result is never 0.
+    Extreme means far from 0.5, on either side: 0.1 is as extreme as 0.9. A null value exactly as
+    far as the observed one counts, and distances that differ by less than 1e-9 are the same, since
+    0.9 - 0.5 and 0.5 - 0.1 are not quite equal on a computer. The observed experiment is itself one
+    of the possible labellings, so it counts as one more null value that reaches itself: the result
+    is never 0.
 
     Args:
         observed: the real experiment's AUROC.
@@ -75,16 +77,17 @@ def permutation_p_value(observed: float, null: Float[Tensor, "n_null"]) -> float
 def mean_pooled_embedding(
     W_E: Float[Tensor, "d_vocab d_model"], tokens: Int[Tensor, "n pos"], mask: Bool[Tensor, "n pos"]
 ) -> Float[Tensor, "n d_model"]:
-    """The average embedding of each text's tokens: what can be known without running a single layer.
+    """The average embedding of each text's tokens: what is known without running a single layer.
 
     Args:
         W_E: the embedding, one row per token of the vocabulary.
         tokens: token numbers, the start token in column 0, padded on the right.
-        mask: True where a token is real. The start token is real, and every text has another token after it.
+        mask: True where a token is real. The start token is real, and every text has another token
+            after it.
 
     Returns:
-        One vector per text: the mean over its real tokens except the start token, in the dtype of W_E. A token
-        that occurs twice counts twice.
+        One vector per text: the mean over its real tokens except the start token, in the dtype of
+        W_E. A token that occurs twice counts twice.
 
     Example:
         >>> W_E = torch.tensor([[9.0], [1.0], [4.0], [100.0]])
@@ -107,13 +110,13 @@ def control_labels(words: list[str], draws: Float[Tensor, "n_types"]) -> Int[Ten
 
     Args:
         words: the word of each row. Two that differ in upper and lower case only are the same type.
-        draws: one number in [0, 1) per type. The first belongs to the type that comes first when the lower-cased
-            types are sorted as Python sorts strings, and so on.
+        draws: one number in [0, 1) per type. The first belongs to the type that comes first when
+            the lower-cased types are sorted as Python sorts strings, and so on.
 
     Returns:
         One integer per row: 1 if the draw of its type is less than 0.5, else 0.
 
-    Source: Hewitt and Liang 2019, "Designing and Interpreting Probes with Control Tasks", arXiv:1909.03368.
+    Source: Hewitt and Liang 2019, arXiv:1909.03368.
 
     Example:
         >>> control_labels(["walk", "Run", "walk", "run"], torch.tensor([0.9, 0.2]))
@@ -129,20 +132,23 @@ def online_codelength(
 ) -> tuple[float, float]:
     """How many bits it takes to send the labels to someone who learns the probe while they arrive.
 
-    Both sides know the activations. The first rows arrive before any probe exists: each is sent with a code that
-    gives every class the same probability. Every later row is sent with the probabilities of a probe that was
-    trained on the rows sent before it; an event of probability p takes log2(1 / p) bits.
+    Both sides know the activations. The first rows arrive before any probe exists: each is sent
+    with a code that gives every class the same probability. Every later row is sent with the
+    probabilities of a probe that was trained on the rows sent before it; an event of probability p
+    takes log2(1 / p) bits.
 
     Args:
-        log_probs: natural logarithms of those probabilities. The first `first` rows are there, and mean nothing.
+        log_probs: natural logarithms of those probabilities. The first `first` rows are there, and
+            mean nothing.
         labels: the true class of each row, from 0.
         first: how many rows are sent before the first probe, from 0 to n.
 
     Returns:
-        (bits, compression), two Python floats. The compression is the number of bits that all n labels would take
-        with equal probabilities, divided by `bits`: above 1, the probe has found a regularity.
+        (bits, compression), two Python floats. The compression is the number of bits that all n
+        labels would take with equal probabilities, divided by `bits`: above 1, the probe has found
+        a regularity.
 
-    Source: Voita and Titov 2020, "Information-Theoretic Probing with Minimum Description Length", arXiv:2003.12298.
+    Source: Voita and Titov 2020, arXiv:2003.12298.
 
     Example:
         >>> log_probs = torch.tensor([[0.5, 0.5], [0.5, 0.5], [0.25, 0.75], [0.5, 0.5]]).log()
@@ -157,19 +163,21 @@ def online_codelength(
 
 
 def generalisation_matrix(
-    acts: list[Float[Tensor, "n_i d_model"]], labels: list[Int[Tensor, "n_i"]], train: list[Bool[Tensor, "n_i"]]
+    acts: list[Float[Tensor, "n_i d_model"]],
+    labels: list[Int[Tensor, "n_i"]],
+    train: list[Bool[Tensor, "n_i"]],
 ) -> Float[Tensor, "n_topics n_topics"]:
     """How a mass-mean probe made on one topic ranks the statements of another.
 
     Args:
         acts: the activations of each topic. Topics may differ in size.
         labels: 0 or 1 per row, for each topic.
-        train: for each topic, True where a row is used to make directions. The others are its test rows; both
-            parts hold both classes.
+        train: for each topic, True where a row is used to make directions. The others are its test
+            rows; both parts hold both classes.
 
     Returns:
-        A float64 tensor. Entry [i, j] is the AUROC, on the test rows of topic j, of the direction made from the
-        training rows of topic i. Values under 0.5 stay as they are.
+        A float64 tensor. Entry [i, j] is the AUROC, on the test rows of topic j, of the direction
+        made from the training rows of topic i. Values under 0.5 stay as they are.
 
     Example:
         >>> up = torch.tensor([[0.0], [1.0], [0.0], [1.0]])
@@ -185,7 +193,9 @@ def generalisation_matrix(
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def centre_by_topic(acts: Float[Tensor, "n d_model"], topics: Int[Tensor, "n"]) -> Float[Tensor, "n d_model"]:
+def centre_by_topic(
+    acts: Float[Tensor, "n d_model"], topics: Int[Tensor, "n"]
+) -> Float[Tensor, "n d_model"]:
     """Move the centre of every topic to the origin. No label is needed.
 
     Args:
@@ -193,8 +203,8 @@ def centre_by_topic(acts: Float[Tensor, "n d_model"], topics: Int[Tensor, "n"]) 
         topics: which topic each row belongs to. Any integers, in any order, with gaps.
 
     Returns:
-        A new tensor in the units and dtype of `acts`: within each topic every feature has mean 0, and its spread
-        is what it was.
+        A new tensor in the units and dtype of `acts`: within each topic every feature has mean 0,
+        and its spread is what it was.
 
     Example:
         >>> centre_by_topic(torch.tensor([[1.0], [10.0], [3.0]]), torch.tensor([7, 2, 7]))
@@ -210,16 +220,16 @@ def centre_by_topic(acts: Float[Tensor, "n d_model"], topics: Int[Tensor, "n"]) 
 def joint_groups(first: Int[Tensor, "n"], second: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
     """The smallest groups that let no row have a relative on the other side of a split.
 
-    Two rows are relatives if they share their `first` id (the same entity, say) or their `second` id (the same
-    text). Relatives belong to one group, and so do relatives of relatives.
+    Two rows are relatives if they share their `first` id (the same entity, say) or their `second`
+    id (the same text). Relatives belong to one group, and so do relatives of relatives.
 
     Args:
         first: an id per row. Any integers.
         second: another id per row, of another kind: a 3 here has nothing to do with a 3 in `first`.
 
     Returns:
-        A group number per row, integers. The group of row 0 has number 0, and every group that appears for the
-        first time has the next number.
+        A group number per row, integers. The group of row 0 has number 0, and every group that
+        appears for the first time has the next number.
 
     Example:
         >>> joint_groups(torch.tensor([5, 5, 8, 9]), torch.tensor([0, 1, 1, 2]))
@@ -232,7 +242,8 @@ def joint_groups(first: Int[Tensor, "n"], second: Int[Tensor, "n"]) -> Int[Tenso
         for ids in (first, second):
             _, which = ids.unique(return_inverse=True)
             # Every row takes the smallest group number among the rows that share its id.
-            group = torch.full_like(group, len(group)).scatter_reduce(0, which, group, "amin")[which]
+            smallest = torch.full_like(group, len(group)).scatter_reduce(0, which, group, "amin")
+            group = smallest[which]
         settled = torch.equal(before, group)
     return group.unique(return_inverse=True)[1]
 
@@ -245,8 +256,8 @@ def balanced_accuracy(predicted: Int[Tensor, "n"], labels: Int[Tensor, "n"]) -> 
         labels: the true class per row. The classes may differ in size.
 
     Returns:
-        A Python float from 0 to 1. Every class that occurs in `labels` weighs the same; a class that is only ever
-        predicted has no share of its own.
+        A Python float from 0 to 1. Every class that occurs in `labels` weighs the same; a class
+        that is only ever predicted has no share of its own.
 
     Example:
         >>> balanced_accuracy(torch.tensor([1, 1, 1, 1]), torch.tensor([1, 1, 1, 0]))

@@ -19,8 +19,8 @@ def polarity_directions(
 
     Args:
         acts: one activation per sentence.
-        labels: 1 for a true sentence, 0 for a false one. A negated sentence is true if what it says is.
-        negated: True for "is not". All four combinations of label and polarity occur, in any numbers.
+        labels: 1 for a true sentence, 0 for a false one. A negated one is true if what it says is.
+        negated: True for "is not". All four combinations of label and polarity occur.
 
     Returns:
         (t_G, t_P), in the units of the activations, not normalised.
@@ -30,8 +30,9 @@ def polarity_directions(
     Example:
         >>> labels, negated = torch.tensor([1, 0, 1, 0]), torch.tensor([False, False, True, True])
         >>> acts = torch.tensor([[5.0, 2.0], [1.0, 2.0], [7.0, 0.0], [7.0, 0.0]])
-        >>> [direction.round(decimals=3).tolist() for direction in polarity_directions(acts, labels, negated)]
-        [[1.0, 0.0], [1.0, 0.0]]
+        >>> t_G, t_P = polarity_directions(acts, labels, negated)
+        >>> t_G.round(decimals=3).tolist(), t_P.round(decimals=3).tolist()
+        ([1.0, 0.0], [1.0, 0.0])
     """
     truth = 2 * labels.to(acts.dtype) - 1
     polarity = 1 - 2 * negated.to(acts.dtype)
@@ -52,15 +53,16 @@ def normalise_pairs(
         train: which pairs belong to the training split; at least 2.
 
     Returns:
-        The two halves. In each, every feature has mean 0 and standard deviation 1 (the unbiased one,
-        dividing by one less than the number of rows) over *that half's training rows*; the other rows
-        are shifted and scaled in the same way. A feature that does not vary over the training rows of
-        its half is 0 in every row of that half.
+        The two halves. In each, every feature has mean 0 and standard deviation 1 (the unbiased
+        one, dividing by one less than the number of rows) over *that half's training rows*; the
+        other rows are shifted and scaled in the same way. A feature that does not vary over the
+        training rows of its half is 0 in every row of that half.
 
     Source: Burns et al. 2023, arXiv:2212.03827.
 
     Example:
-        >>> first, second = torch.tensor([[1.0], [3.0], [9.0]]), torch.tensor([[10.0], [10.0], [11.0]])
+        >>> first = torch.tensor([[1.0], [3.0], [9.0]])
+        >>> second = torch.tensor([[10.0], [10.0], [11.0]])
         >>> one, other = normalise_pairs(first, second, torch.tensor([True, True, False]))
         >>> one.squeeze(1), other.squeeze(1)
         (tensor([-0.7071,  0.7071,  4.9497]), tensor([0., 0., 0.]))
@@ -78,9 +80,9 @@ def normalise_pairs(
 def ccs_loss(p_first: Float[Tensor, "n"], p_second: Float[Tensor, "n"]) -> Float[Tensor, ""]:
     """Return how far a probe is from believing exactly one sentence of each pair.
 
-    For every pair two numbers are added: the square of what keeps the two probabilities from adding up
-    to 1 (consistency), and the square of the smaller of the two (confidence). The result is the mean of
-    the sums over the pairs.
+    For every pair two numbers are added: the square of what keeps the two probabilities from adding
+    up to 1 (consistency), and the square of the smaller of the two (confidence). The result is the
+    mean of the sums over the pairs.
 
     Args:
         p_first: the probe's probability, from 0 to 1, that the first sentence of each pair is true.
@@ -105,7 +107,7 @@ def ridge_fit(
 ) -> tuple[Float[Tensor, "d k"], Float[Tensor, "k"]]:
     """Return the linear map with the smallest penalised error.
 
-    It minimises  mean over rows of |x @ weight + bias - y|²  +  alpha * (sum of the squares of weight).
+    It minimises  mean over rows of |x @ weight + bias - y|²  +  alpha * sum of the squared weights.
     The bias is not penalised.
 
     Args:
@@ -128,15 +130,16 @@ def ridge_fit(
     centred = x - mean_x
     eye = torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
     # The mean error has 1/n in front of it; multiplying all by n moves it to the penalty.
-    weight = torch.linalg.solve(centred.T @ centred + len(x) * alpha * eye, centred.T @ (y - mean_y))
+    penalised = centred.T @ centred + len(x) * alpha * eye
+    weight = torch.linalg.solve(penalised, centred.T @ (y - mean_y))
     return weight, mean_y - mean_x @ weight
 
 
 def r_squared(predicted: Float[Tensor, "n k"], truth: Float[Tensor, "n k"]) -> Float[Tensor, "k"]:
     """Return, for every target, the share of its variance that the prediction explains.
 
-    It is 1 for a perfect prediction, 0 for one that is as far off as the mean of `truth` would be, and
-    below 0 for one that is worse than that mean.
+    It is 1 for a perfect prediction, 0 for one that is as far off as the mean of `truth` would be,
+    and below 0 for one that is worse than that mean.
 
     Args:
         predicted: one prediction per row and target.
@@ -160,9 +163,9 @@ def within_group_order(
 ) -> float:
     """Return how often the prediction puts two members of one group in the right order.
 
-    Only pairs of rows with the same group and different truths count, all pairs alike, whatever group
-    they are from. A pair is right if the row with the larger truth has the larger prediction; equal
-    predictions count one half.
+    Only pairs of rows with the same group and different truths count, all pairs alike, whatever
+    group they are from. A pair is right if the row with the larger truth has the larger prediction;
+    equal predictions count one half.
 
     Args:
         predicted: one number per row, for example a predicted latitude.
@@ -174,7 +177,8 @@ def within_group_order(
 
     Example:
         >>> truth = torch.tensor([1.0, 2.0, 3.0, 50.0])
-        >>> within_group_order(torch.tensor([5.0, 7.0, 6.0, 0.0]), truth, torch.tensor([0, 0, 0, 1]))
+        >>> predicted, groups = torch.tensor([5.0, 7.0, 6.0, 0.0]), torch.tensor([0, 0, 0, 1])
+        >>> within_group_order(predicted, truth, groups)
         0.6666666666666666
     """
     above = truth[:, None] > truth[None, :]  # [n, n]: row i should come out above row j
@@ -184,12 +188,14 @@ def within_group_order(
     return right.item() / len(gap)
 
 
-def track_position(tokens: Int[Tensor, "n pos"], target: Int[Tensor, "squares 4"]) -> Int[Tensor, "n pos"]:
+def track_position(
+    tokens: Int[Tensor, "n pos"], target: Int[Tensor, "squares 4"]
+) -> Int[Tensor, "n pos"]:
     """Follow walks over a map and return the square after every token.
 
     Args:
-        tokens: one walk per row. The first token is the number of the square where the walk starts. Every
-            other token is `squares` plus the number of a move, 0 to 3.
+        tokens: one walk per row. The first token is the number of the square where the walk starts.
+            Every other token is `squares` plus the number of a move, 0 to 3.
         target: which square each move leads to from each square; -1 where the move is not possible.
             The walks make possible moves only. Any table may come, not only that of a grid.
 
@@ -197,7 +203,7 @@ def track_position(tokens: Int[Tensor, "n pos"], target: Int[Tensor, "squares 4"
         The number of the square on which the walk stands after each token, the first one included.
 
     Example:
-        >>> target = torch.tensor([[-1, 1, -1, -1], [-1, 2, -1, 0], [-1, -1, -1, 1]])  # three squares in a row
+        >>> target = torch.tensor([[-1, 1, -1, -1], [-1, 2, -1, 0], [-1, -1, -1, 1]])  # 0, 1, 2 in a row
         >>> track_position(torch.tensor([[0, 4, 4, 6]]), target)
         tensor([[0, 1, 2, 1]])
     """
@@ -227,15 +233,18 @@ def state_centroids(
                 [nan, nan],
                 [2., 0.]])
     """
-    member = (states == torch.arange(n_states, device=states.device)[:, None]).to(acts.dtype)  # [n_states, n]
+    numbers = torch.arange(n_states, device=states.device)
+    member = (states == numbers[:, None]).to(acts.dtype)  # [n_states, n]
     return member @ acts / member.sum(dim=1, keepdim=True)
 
 
-def procrustes_map(points: Float[Tensor, "n k"], truth: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+def procrustes_map(
+    points: Float[Tensor, "n k"], truth: Float[Tensor, "n k"]
+) -> Float[Tensor, "n k"]:
     """Lay one picture over another without bending it.
 
-    Move `points` by a shift, a rotation (mirroring allowed) and one positive scale for all axes, so that
-    the sum of the squared distances to `truth` is as small as possible.
+    Move `points` by a shift, a rotation (mirroring allowed) and one positive scale for all axes, so
+    that the sum of the squared distances to `truth` is as small as possible.
 
     Args:
         points: a picture; its origin, unit and orientation mean nothing. Not all points are equal.
@@ -248,7 +257,7 @@ def procrustes_map(points: Float[Tensor, "n k"], truth: Float[Tensor, "n k"]) ->
 
     Example:
         >>> truth = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0]])
-        >>> turned = torch.tensor([[5.0, 5.0], [5.0, 6.0], [3.0, 5.0]])  # a quarter turn, half the size
+        >>> turned = torch.tensor([[5.0, 5.0], [5.0, 6.0], [3.0, 5.0]])  # a quarter turn, half as large
         >>> torch.allclose(procrustes_map(turned, truth), truth, atol=1e-5)
         True
     """
@@ -264,9 +273,9 @@ def relative_board(boards: Int[Tensor, "n pos squares"]) -> Int[Tensor, "n pos s
     """Recode boards from the two players' names to "mine" and "theirs".
 
     Args:
-        boards: the owner of every square after each token: 1 for the first player, -1 for the second, 0
-            for nobody. At position 0 nobody has moved and the first player is to move; at position 1 the
-            second player is; and so on, in turns.
+        boards: the owner of every square after each token: 1 for the first player, -1 for the
+            second, 0 for nobody. At position 0 nobody has moved and the first player is to move; at
+            position 1 the second player is; and so on, in turns.
 
     Returns:
         Boards of the same shape: 1 where the square belongs to the player who is to move at that

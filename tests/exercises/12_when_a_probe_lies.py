@@ -8,6 +8,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 from torch import Tensor
 
+from utils.course.battery import ALL_COUNTS, NOT_TRAINED, NO_MATRIX, NO_SCALE, NO_THRESHOLD
 from utils.course.cases import integers, normal, shuffle, wrong_ways
 from utils.course.exercises import Case, Exercise
 from utils.probes import auroc, mass_mean
@@ -41,13 +42,18 @@ def _null_cases(rng: torch.Generator) -> Iterator[Case]:
 
     yield case("23 rows, 5 dimensions, 4 shuffles", 23, 5, 13, 4, torch.float64)
     yield case("30 rows, 7 dimensions, 6 shuffles, float32", 30, 7, 17, 6, torch.float32)
+    yield Case("one shuffle, one test row of each class", torch.randn(6, 3, generator=rng, dtype=torch.float64), torch.tensor([0, 1, 1, 0, 0, 1]),
+               torch.tensor([1, 1, 1, 1, 0, 0]).bool(), torch.tensor([[1, 0, 2, 3, 5, 4]])).of("extreme")
+    yield Case("no shuffle", torch.randn(4, 2, generator=rng, dtype=torch.float64), torch.tensor([0, 1, 0, 1]),
+               torch.tensor([1, 1, 0, 0]).bool(), torch.zeros(0, 4, dtype=torch.long)).of("extreme")
 
 
 null_aurocs = Exercise(
     "null_aurocs",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=5,
-    minutes=10,
+    minutes=15,
     learn="What a probe scores when there is nothing to find, as a whole distribution rather than the number 0.5.",
     cases=_null_cases,
     hints=(
@@ -191,10 +197,13 @@ def _p_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("observed under chance, 0.1875, float64", 0.1875, mixed[:31].double())
     yield Case("observed 1.0, nothing as far", 1.0, mixed[5:24])
     yield Case("no shuffles at all", 0.75, torch.zeros(0))
+    yield Case("as far on the other side", 0.9, torch.tensor([0.1, 0.5, 0.8999, 0.1001], dtype=torch.float64)).of("boundary")
+    yield Case("observed exactly one half", 0.5, torch.tensor([0.5, 0.4, 0.9], dtype=torch.float64)).of("extreme")
 
 
 permutation_p_value = Exercise(
     "permutation_p_value",
+    without={**NOT_TRAINED, **ALL_COUNTS, **NO_SCALE, **NO_MATRIX, "negative": "an AUROC is never negative"},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -205,8 +214,8 @@ permutation_p_value = Exercise(
         "are equal?",
         "Print `(null - 0.5).abs()` beside `abs(observed - 0.5)` for the docstring's example. Which of the three count, "
         "and where does the other half of the answer's 2 out of 4 come from?",
-        "`as_far = (null - 0.5).abs() >= abs(observed - 0.5)`; then one more in the numerator, and one more in the "
-        "denominator, for the experiment itself.",
+        "Count with a comparison of the two distances from 0.5 (allow it the 1e-9 of the docstring). For an empty null the "
+        "answer is 1: which number stands above the fraction line then, and which below?",
     ),
     verified="both sides of 0.5, ties, an observed value that nothing reaches, an empty null.",
     next="ask how many shuffles it takes before p can be smaller than 0.001.",
@@ -284,21 +293,21 @@ def _(observed, null):
 def _(observed, null):
     """A loop that starts with the observed experiment."""
     values = [observed, *null.tolist()]
-    return sum(abs(value - 0.5) >= abs(observed - 0.5) for value in values) / len(values)
+    return sum(abs(value - 0.5) >= abs(observed - 0.5) - 1e-9 for value in values) / len(values)
 
 
 @permutation_p_value.variant
 def _(observed, null):
-    """Two tails counted separately."""
+    """Two tails."""
     high, low = max(observed, 1 - observed), min(observed, 1 - observed)
-    return (int((null >= high).sum()) + int((null <= low).sum()) + 1) / (null.numel() + 1)
+    return (int(((null >= high - 1e-9) | (null <= low + 1e-9)).sum()) + 1) / (null.numel() + 1)
 
 
 @permutation_p_value.variant
 def _(observed, null):
     """NumPy, the observed value appended."""
     distance = np.abs(np.append(null.numpy().astype(float), observed) - 0.5)
-    return float((distance >= distance[-1]).mean())
+    return float((distance >= distance[-1] - 1e-9).mean())
 
 
 # --- mean_pooled_embedding ---------------------------------------------------------------------------------
@@ -318,10 +327,13 @@ def _pooled_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("3 texts, float32", [4, 3, 6], 8, 13, 5, torch.float32)
     W = torch.arange(1.0, 13.0, dtype=torch.float64).reshape(6, 2) ** 2
     yield Case("the start token's number also stands in the text", W, torch.tensor([[2, 3, 2, 5], [2, 2, 4, 1]]), torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]], dtype=torch.bool))
+    yield Case("one token behind the start", torch.randn(5, 3, generator=rng, dtype=torch.float64), torch.tensor([[1, 4, 0], [1, 2, 3]]),
+               torch.tensor([[1, 1, 0], [1, 1, 1]]).bool()).of("extreme")
 
 
 mean_pooled_embedding = Exercise(
     "mean_pooled_embedding",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -331,8 +343,8 @@ mean_pooled_embedding = Exercise(
         "Look every token up in W_E, then average over the tokens that count. Two kinds of columns do not: which?",
         "Print `W_E[tokens].shape` and `mask[..., None].shape`. Along which axis do you sum, and by what number is each "
         "text divided?",
-        "Copy the mask and set its column 0 to False. Multiply `W_E[tokens]` by `counted[..., None]`, sum over dim 1, "
-        "divide by `counted.sum(1, keepdim=True)`.",
+        "Make a mask of the tokens that count: a copy of yours, without its first column's True. It has three uses: which "
+        "vectors enter the sum, along which axis, and how many they are.",
     ),
     verified="texts of different lengths, padding that looks like a real token, a repeated token, float32 and float64.",
     next="train a probe on it. What it reaches, no layer needs to explain.",
@@ -448,10 +460,13 @@ def _control_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case('capitals, hyphens, accents and an apostrophe', ['bean', 'Apple', 're-run', 'rerun', 'ärger', 'Zebra', "it's", 'its', '_x', 'Apple', 'run.', 'run'], torch.tensor([0.1, 0.9, 0.2, 0.8, 0.3, 0.7, 0.15, 0.75, 0.05, 0.95, 0.35]))
     yield Case('every draw under a half', ['b', 'A'], torch.tensor([0.1, 0.4]))
     yield Case('capital that sorts first, lower case second', ['apple', 'Bean'], torch.tensor([0.9, 0.1]))
+    yield Case("a draw of exactly one half, and the one below it", ["b", "a", "c"], torch.tensor([0.5, 0.49999997, 0.50000006])).of("boundary")
+    yield Case("one word", ["Word"], torch.tensor([0.0])).of("extreme")
 
 
 control_labels = Exercise(
     "control_labels",
+    without={**NOT_TRAINED, **ALL_COUNTS, **NO_SCALE, **NO_MATRIX, "negative": "draws are never negative"},
     difficulty=2,
     importance=5,
     minutes=8,
@@ -461,8 +476,8 @@ control_labels = Exercise(
         "The draw belongs to the type, not to the row. What decides which draw belongs to which type?",
         "Print `sorted(set(words))` and `len(draws)`. Do the two have the same length? If not, what makes two of your "
         "types one?",
-        "With `lowered = [w.lower() for w in words]`, a dict from each word of `sorted(set(lowered))` to its place gives "
-        "an index into `draws` per row; compare what you find with 0.5.",
+        "Build a table from each lower-cased type to its place in the sorted order. What does that table give you per row, and "
+        "what do you look up with it? A draw of exactly 0.5 makes which label?",
     ),
     verified="repeated words, words with a capital, a draw exactly on 0.5: the same type always has the same label.",
     next="train the probe on them. A probe that learns these labels can learn anything about a word.",
@@ -575,13 +590,18 @@ def _code_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case('a class that never occurs', lp, torch.tensor([0, 1, 1, 0]), 1)
     lp = torch.log_softmax(torch.tensor([[0.0, 60.0, 3.0], [60.0, 0.0, 2.0], [1.0, 2.0, 0.0]], dtype=torch.float64), 1)
     yield Case('an event of nearly no probability', lp, torch.tensor([1, 1, 2]), 1)
+    log_probs = torch.randn(7, 3, generator=rng, dtype=torch.float64).log_softmax(-1)
+    log_probs[:2] = torch.nan
+    yield Case("the rows before the first probe are not numbers", log_probs, torch.tensor([2, 0, 1, 1, 2, 0, 1]), 2).of("nan")
+    yield Case("two classes, one row", torch.tensor([[0.25, 0.75]], dtype=torch.float64).log(), torch.tensor([1]), 0).of("extreme")
 
 
 online_codelength = Exercise(
     "online_codelength",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **NO_SCALE},
     difficulty=3,
     importance=4,
-    minutes=12,
+    minutes=15,
     learn="How to charge a probe for the data it needs, not only for the errors it makes.",
     cases=_code_cases,
     hints=(
@@ -589,8 +609,8 @@ online_codelength = Exercise(
         "later row cost whose true class got probability 1/4?",
         "Print `log_probs.shape` and `labels.shape`. You need one number per row out of the first: the one in the column "
         "that the label names.",
-        "`log_probs.gather(1, labels[:, None]).squeeze(1)[first:]` are the later rows' log-probabilities in nats. Dividing "
-        "by `math.log(2)` makes bits; each of the first rows costs `math.log2(n_classes)`.",
+        "`gather` along dim 1 takes one number per row, in the column that an index of shape [n, 1] names. Those are natural "
+        "logarithms of what was true: what makes them bits, and which sign has a cost?",
     ),
     verified="2, 3 and 5 classes, a probe from the start and never a probe; bits, the sign, and the compression.",
     next="compare two layers with equal accuracy: the one that needs fewer examples has the shorter code.",
@@ -685,10 +705,12 @@ def _matrix_cases(rng: torch.Generator) -> Iterator[Case]:
 
     yield case("3 topics of 25, 32 and 29 rows", [25, 32, 29], 6, torch.float64)
     yield case("4 topics of 23 to 40 rows, float32", [23, 31, 40, 28], 5, torch.float32)
+    yield Case("one topic", [torch.randn(8, 3, generator=rng, dtype=torch.float64)], [torch.arange(8) % 2], [torch.arange(8) < 4]).of("extreme")
 
 
 generalisation_matrix = Exercise(
     "generalisation_matrix",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=5,
     minutes=10,
@@ -697,8 +719,8 @@ generalisation_matrix = Exercise(
     hints=(
         "One direction per topic, scored on every topic. Which loop is the outer one if rows are what a probe was made on?",
         "Print the shapes that enter `auroc` for i = 0, j = 1. How many rows should there be: all of topic 1, or only some?",
-        "For each topic i, `mass_mean` on its training rows; then for each topic j, `auroc(acts[j][~train[j]] @ direction, "
-        "labels[j][~train[j]])`.",
+        "The outer loop makes one direction, the inner one scores every topic's test rows with it. Which of `i` and `j` "
+        "belongs to each of the four things that you index: acts and labels for making, acts and labels for scoring?",
     ),
     verified="topics of different sizes that disagree: rows are sources, columns are targets, and only test rows are scored.",
     next="read the rows first, then look for entries under 0.5: they are findings, not failures.",
@@ -839,10 +861,14 @@ def _centre_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("topic ids with gaps, float32", [9, 3, 40], [4, 3, 6], 5, torch.float32)
     yield case("one topic", [2], [4], 3, torch.float64)
     yield Case('negative ids, and a topic of one row', torch.tensor([[1.0, 5.0], [10.0, 2.0], [3.0, -7.0], [4.0, 4.0]], dtype=torch.float64), torch.tensor([-7, 2, -7, 0]))
+    yield Case("every row a topic of its own", torch.randn(4, 3, generator=rng, dtype=torch.float64), torch.tensor([9, 2, 5, -1])).of("extreme")
+    yield Case("one row", torch.randn(1, 3, generator=rng, dtype=torch.float64), torch.tensor([4])).of("extreme")
 
 
 centre_by_topic = Exercise(
     "centre_by_topic",
+    new=True,
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -853,7 +879,8 @@ centre_by_topic = Exercise(
         "get back to the rows?",
         "Print `topics.unique(return_inverse=True)`. Which of the two has one entry per row and can index a [n_topics, d_model] "
         "tensor of means?",
-        "Loop over `topics.unique()`: with `rows = topics == topic`, subtract `acts[rows].mean(0)` from those rows of a copy.",
+        "A loop over the distinct topics does it, with a mask of their rows. What must you make first so that the input is not "
+        "changed?",
     ),
     verified="topics of different sizes, ids with gaps, one topic; spreads unchanged, the input untouched.",
     next="score a probe made on one topic on another, before and after.",
@@ -987,13 +1014,16 @@ def _joint_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case('numbers in order of appearance although the last row joins two', torch.tensor([1, 2, 3, 4, 3]), torch.tensor([1, 2, 3, 4, 1]))
     yield Case('the last row joins the first and the third', torch.tensor([1, 2, 3, 1]), torch.tensor([1, 2, 3, 3]))
     yield Case('a late row merges the second and third group', torch.tensor([9, 8, 7, 6, 7]), torch.tensor([1, 2, 3, 4, 2]))
+    yield Case("one row", torch.tensor([7]), torch.tensor([-2])).of("extreme")
+    yield Case("all rows relatives", torch.tensor([4, 4, 4]), torch.tensor([1, 2, 3])).of("extreme")
 
 
 joint_groups = Exercise(
     "joint_groups",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, **NO_MATRIX, "scale": "ids have no scale", "negative": "ids are integers; negative ones are among the cases"},
     difficulty=4,
     importance=4,
-    minutes=15,
+    minutes=20,
     learn="How to make a split that is safe against two leaks at once: shared entities and shared texts.",
     cases=_joint_cases,
     hints=(
@@ -1146,10 +1176,13 @@ def _balanced_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("2 classes in the labels, a third is predicted", [6, 11], [drawn(6), 8], 3)
     yield Case('an answer that never changes', torch.tensor([1, 1, 1, 1, 1]), torch.tensor([1, 1, 1, 0, 2]))
     yield Case('classes 0 and 3 only', torch.tensor([0, 3, 3, 3, 1]), torch.tensor([0, 0, 3, 3, 3]))
+    yield Case("one class in the labels", torch.tensor([2, 1, 2]), torch.tensor([2, 2, 2])).of("extreme")
+    yield Case("one row", torch.tensor([0]), torch.tensor([1])).of("extreme")
 
 
 balanced_accuracy = Exercise(
     "balanced_accuracy",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, **NO_MATRIX, "scale": "classes have no scale", "negative": "classes are counted from 0"},
     difficulty=1,
     importance=4,
     minutes=6,
@@ -1159,7 +1192,8 @@ balanced_accuracy = Exercise(
         "First a share of right answers within one class, then the same for every class, then their plain average.",
         "Print `labels.unique(return_counts=True)`. How many numbers do you average in the end: as many as rows, or as many as "
         "classes?",
-        "For each `c` in `labels.unique()`, the share is `(predicted[labels == c] == c).double().mean()`.",
+        "Take the rows whose true class is c. Their share of right answers needs no other row. Which classes does the loop run "
+        "over: those that are true somewhere, or those that are predicted?",
     ),
     verified="classes of very different sizes, three classes, a class that is predicted and never true.",
     next="give it an answer that never changes: it returns one over the number of classes.",
@@ -1273,10 +1307,11 @@ def _diagnosis_cases(rng: torch.Generator) -> Iterator[Case]:
 
 diagnosis = Exercise(
     "diagnosis",
+    without={kind: "eight questions with one answer each, and all are asked" for kind in ("gradient", "scale", "strided", "negative", "boundary", "extreme", "nan")},
     reveal=False,
     difficulty=3,
     importance=5,
-    minutes=25,
+    minutes=30,
     learn="How to find the one broken line in an experiment that looks fine.",
     cases=_diagnosis_cases,
     hints=(

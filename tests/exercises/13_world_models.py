@@ -9,6 +9,7 @@ from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from torch import Tensor
 
+from utils.course.battery import ALL_COUNTS, NOT_TRAINED, NO_MATRIX, NO_SCALE, NO_THRESHOLD
 from utils.course.cases import integers, normal, shuffle, uniform
 from utils.course.exercises import Case, Exercise
 
@@ -27,13 +28,16 @@ def _polarity_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("13 sentences of 5 features, the four kinds in different numbers", [4, 2, 2, 5], 5, torch.float64)
     yield case("one sentence of each kind, 3 features", [1, 1, 1, 1], 3, torch.float64)
     yield case("22 sentences of 7 features, float32", [3, 8, 6, 5], 7, torch.float32)
+    yield Case("one kind many times, the others once", torch.randn(9, 3, generator=rng, dtype=torch.float64),
+               torch.tensor([1, 1, 1, 1, 1, 1, 0, 1, 0]), torch.tensor([0, 0, 0, 0, 0, 0, 0, 1, 1]).bool()).of("extreme")
 
 
 polarity_directions = Exercise(
     "polarity_directions",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=3,
     importance=5,
-    minutes=15,
+    minutes=20,
     learn="How to take a direction apart into what negation leaves alone and what it turns around.",
     cases=_polarity_cases,
     hints=(
@@ -42,11 +46,11 @@ polarity_directions = Exercise(
         "vectors are asked for?",
         "Write down the four numbers for one true negated sentence. Stack them for all sentences: which shape has that "
         "table, and which shape must `torch.linalg.lstsq(table, acts).solution` then have?",
-        "With `truth` and `polarity` as columns of +1 and -1, the table is `torch.stack([polarity > 0, polarity < 0, "
-        "truth, truth * polarity], dim=1)` in the dtype of `acts`; rows 2 and 3 of the solution are the answer.",
+        "Two of the four columns say, with a 1 or a 0, which polarity the sentence has; the other two carry truth, one of them "
+        "turned round by polarity. `lstsq` gives one vector per column, in the order of the columns: which two are asked for?",
     ),
     verified="four kinds of sentences in equal and unequal numbers, as few as one of each, float32 and float64.",
-    next="compare the lengths of the two directions layer by layer: they do not appear at the same place.",
+    next="put the length of each direction beside what it is for labels that mean nothing.",
 )
 
 
@@ -174,10 +178,15 @@ def _pairs_cases(rng: torch.Generator) -> Iterator[Case]:
     a = torch.tensor([[0.5, 1e-07, 3.0], [0.5, 2e-07, 1.0], [0.5, 4e-07, 2.0], [0.25, 1e-07, 5.0]], dtype=torch.float64)
     b = torch.tensor([[2.0, 1.0, 0.5], [3.0, 5.0, 0.5], [7.0, 2.0, 0.5], [1.0, 1.0, 0.75]], dtype=torch.float64)
     yield Case('a feature that hardly varies, and one that does so only off the training rows', a, b, torch.tensor([1, 1, 1, 0], dtype=torch.bool))
+    first = torch.tensor([[1.0, 5.0], [1.0 + 1e-12, 5.0], [4.0, 7.0]], dtype=torch.float64)
+    yield Case("one feature varies by next to nothing, one not at all", first, first.flip(0), torch.tensor([1, 1, 0]).bool()).of("boundary")
+    yield Case("all pairs are training pairs", torch.randn(3, 2, generator=rng, dtype=torch.float64), torch.randn(3, 2, generator=rng, dtype=torch.float64),
+               torch.ones(3, dtype=torch.bool)).of("extreme")
 
 
 normalise_pairs = Exercise(
     "normalise_pairs",
+    without={**NOT_TRAINED, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=10,
@@ -187,8 +196,8 @@ normalise_pairs = Exercise(
         "Each half is standardised on its own, so that nothing tells any more which half a sentence came from. How many "
         "means do you compute, and over which rows?",
         "Print `first[train].shape` and `first[train].mean(dim=0).shape`. What must the second one be subtracted from?",
-        "For one half: `seen = half[train]`, then `(half - seen.mean(dim=0)) / seen.std(dim=0)`, with 0 in the columns "
-        "where `seen.amax(dim=0) == seen.amin(dim=0)`.",
+        "Write it for one half as a function and call it twice. A column that does not vary divides by 0: how do you find those "
+        "columns among the training rows, and what must stand in them at the end, also in rows where they do vary?",
     ),
     verified="each half by its own training rows, a constant feature, float32 and float64.",
     next="train the same probe with and without it: without it the loss is perfect and the answer worthless.",
@@ -313,10 +322,14 @@ def _ccs_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("2 pairs", torch.tensor([0.9, 0.3], dtype=torch.float64), torch.tensor([0.2, 0.4], dtype=torch.float64))
     yield Case("9 pairs, float32", drawn(9, torch.float32), drawn(9, torch.float32))
     yield Case("1 pair", drawn(1), drawn(1))
+    yield Case("certain and contradicting itself", torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64), torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)).of("extreme")
+    yield Case("both probabilities equal", torch.tensor([0.3, 0.5], dtype=torch.float64), torch.tensor([0.3, 0.5], dtype=torch.float64)).of("boundary")
 
 
 ccs_loss = Exercise(
     "ccs_loss",
+    trained=('p_first', 'p_second'),
+    without={**ALL_COUNTS, **NO_SCALE, **NO_MATRIX, "negative": "probabilities are never negative"},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -327,8 +340,8 @@ ccs_loss = Exercise(
         "enough to wish only that?",
         "For `p_first = [0.9, 0.5]` and `p_second = [0.2, 0.5]`, write down the two squares for each pair, by hand. Which "
         "operation picks the smaller of two tensors, pair by pair, rather than of one tensor over its rows?",
-        "`(p_first - (1 - p_second)) ** 2` is the first wish, `torch.minimum(p_first, p_second) ** 2` the second; add "
-        "them, then take the mean.",
+        "The first wish compares `p_first` with what is left of `p_second` to 1. The second is small when one of the two is near "
+        "0. Both are squared pair by pair; what is done once, over the pairs, comes last.",
     ),
     verified="the consistency and the confidence term, pair by pair, float32 and float64, one pair.",
     next="ask which probes have a loss of 0. There are at least three kinds, and truth is one of them.",
@@ -439,14 +452,16 @@ def _ridge_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("11 rows of 4 features, 2 targets", 11, 4, 2, 0.5)
     yield case("5 rows of 8 features, fewer rows than features", 5, 8, 3, 0.2)
     yield case("9 rows of 3 features, 1 target, float32", 9, 3, 1, 2.0, torch.float32)
+    yield Case("one row", torch.randn(1, 3, generator=rng, dtype=torch.float64), torch.randn(1, 2, generator=rng, dtype=torch.float64), 0.3).of("extreme")
+    yield Case("a strong penalty", torch.randn(6, 2, generator=rng, dtype=torch.float64), torch.randn(6, 2, generator=rng, dtype=torch.float64), 1e4).of("extreme")
 
 
 ridge_fit = Exercise(
     "ridge_fit",
-    without={"scale": "alpha has the unit of a squared feature: scaled rows with the same alpha are another problem"},
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, "scale": "alpha has the unit of a squared feature: scaled rows with the same alpha are another problem"},
     difficulty=3,
     importance=4,
-    minutes=12,
+    minutes=15,
     learn="How to read numbers, not classes, out of an activation with more dimensions than examples.",
     cases=_ridge_cases,
     hints=(
@@ -454,8 +469,8 @@ ridge_fit = Exercise(
         "you put the bias back at the end?",
         "Print the shapes of `x.T @ x` and `x.T @ y`. Which matrix has to be added to the first so that it can be inverted "
         "with fewer rows than features? And the error is a *mean* over rows: what becomes of its 1/n?",
-        "With `centred = x - x.mean(dim=0)`: solve `(centred.T @ centred + n * alpha * identity) @ weight = centred.T @ "
-        "(y - y.mean(dim=0))`; the bias is what is left of `y.mean(dim=0)` at `x.mean(dim=0)`.",
+        "Setting the gradient to zero gives `(X'X + n * alpha * identity) @ weight = X'y` with both centred: `torch.linalg.solve` "
+        "takes the two sides. The bias makes the prediction right at one point, the mean of x.",
     ),
     verified="more rows than features and fewer, one target and several, float32 and float64.",
     next="read the same fit on two splits: the number changes more than any choice of alpha can explain.",
@@ -590,10 +605,14 @@ def _r2_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("13 rows, 1 target, float32", truth + 0.5 * normal(rng, 13, 1, dtype=torch.float32), truth)
     p = torch.tensor([[1.0, 2.0], [2.0, 1.0], [3.0, 5.0]], dtype=torch.float64)
     yield Case('targets in a small unit', p * 0.0001, torch.tensor([[1.0, 1.0], [2.0, 3.0], [4.0, 4.0]], dtype=torch.float64) * 0.0001)
+    truth = torch.randn(5, 2, generator=rng, dtype=torch.float64)
+    yield Case("perfect in one target, the mean in the other", torch.stack([truth[:, 0], truth[:, 1].mean().expand(5)], 1), truth).of("extreme")
+    yield Case("two rows", torch.tensor([[1.0], [5.0]], dtype=torch.float64), torch.tensor([[2.0], [-2.0]], dtype=torch.float64)).of("extreme")
 
 
 r_squared = Exercise(
     "r_squared",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=1,
     importance=5,
     minutes=6,
@@ -603,7 +622,8 @@ r_squared = Exercise(
         "Compare two predictors: yours, and one that always says the mean of the truth. By what share does yours have less "
         "squared error?",
         "Print `(predicted - truth).square().sum(dim=0).shape`. Which other sum of squares of that shape belongs below it?",
-        "`1 - error / total`, where `total` is the sum of `(truth - truth.mean(dim=0)).square()` over dim 0.",
+        "A score of 1 needs no error, a score of 0 as much error as the mean has. Which expression of the two sums does that, and "
+        "what does it give for twice as much error?",
     ),
     verified="several targets at once, predictions better and worse than the mean, float32 and float64.",
     next="note which mean is meant: that of the rows you score, not that of the rows you trained on.",
@@ -715,13 +735,16 @@ def _order_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("14 rows in 3 groups, float32", [6, 2, 6], torch.float32)
     yield case("19 rows in 4 groups", [5, 8, 2, 4])
     yield Case('predictions that differ by very little', torch.tensor([1.0, 1 + 2e-06, 1 + 1e-06, 4.0], dtype=torch.float64), torch.tensor([1.0, 2.0, 3.0, 3.0], dtype=torch.float64), torch.tensor([0, 0, 0, 1]))
+    yield Case("equal predictions, equal truths", torch.tensor([2.0, 2.0, 2.0, -1.0]), torch.tensor([1.0, 3.0, 1.0, 1.0]), torch.tensor([4, 4, 4, 4])).of("boundary")
+    yield Case("one pair that counts, all wrong", torch.tensor([5.0, 1.0, 9.0]), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 7])).of("extreme")
 
 
 within_group_order = Exercise(
     "within_group_order",
+    without={**NOT_TRAINED, **ALL_COUNTS, **NO_MATRIX},
     difficulty=3,
     importance=4,
-    minutes=12,
+    minutes=15,
     learn="How to ask whether a map holds anything below the level of countries.",
     cases=_order_cases,
     hints=(
@@ -729,8 +752,8 @@ within_group_order = Exercise(
         "do, row i's truth is larger: what must then hold for the predictions?",
         "Print `(truth[:, None] > truth[None, :]).shape` and how many entries are True. Which second table of the same shape "
         "says that i and j share a group? Does each pair appear once or twice?",
-        "`gap = (predicted[:, None] - predicted[None, :])[above & same]`; the share is the number of gaps above 0 plus half "
-        "the number of gaps equal to 0, divided by `len(gap)`.",
+        "Take the differences of the predictions as a table of the same shape, and of it only the entries that count. Three kinds "
+        "of differences are left, above, at and below 0: how much does each kind add, and what do you divide by?",
     ),
     verified="groups of different sizes, a group of one, ties of the prediction and of the truth.",
     next="score the residual map with it: R² can be high while this number stays near one half.",
@@ -896,10 +919,13 @@ def _track_cases(rng: torch.Generator) -> Iterator[Case]:
     target = torch.tensor([[1, -1, 2, 0], [0, 2, -1, 1], [-1, 1, 0, -1], [2, 0, -1, 1]])
     yield Case('a table in which nothing leads to the last square; move 0 not used', torch.tensor([[3, 5, 6, 5], [0, 6, 5, 7]]), target)
     yield Case('a walk that starts on square 0', torch.tensor([[0, 6, 5, 7]]), target)
+    yield Case("walks without a move", torch.tensor([[2], [0]]), torch.tensor([[1, -1, -1, -1], [0, 2, -1, -1], [-1, 1, -1, -1]])).of("extreme")
+    yield Case("one square, a move that stays there", torch.tensor([[0, 2, 1]]), torch.tensor([[0, 0, -1, -1]])).of("extreme")
 
 
 track_position = Exercise(
     "track_position",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, "scale": "squares have no scale", "negative": "the only negative number is the -1 of a move that is not possible"},
     difficulty=2,
     importance=3,
     minutes=10,
@@ -910,8 +936,8 @@ track_position = Exercise(
         "look up where it leads?",
         "For the first move, print `tokens[:, 0].shape` and `tokens[:, 1] - len(target)`. What does `target[a, b]` give for "
         "two index tensors of shape [n]?",
-        "Start with `squares = [tokens[:, 0]]`; for every later column append `target[squares[-1], column - len(target)]`; "
-        "stack along dim 1.",
+        "Keep a list of squares, one tensor of [n] for each position, and look the next one up from the last one. Along which "
+        "dimension does the list become [n, pos]?",
     ),
     verified="maps that are no grids, several walks at once, walks of one move.",
     next="compare with `world.sample(...).state`, which was written down while the walk was made.",
@@ -1026,10 +1052,13 @@ def _centroid_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("9 activations, 3 states, 4 features", [2, 4, 3], 4)
     yield case("12 activations, 5 states of which one does not occur", [3, 5, 0, 1, 3], 6)
     yield case("7 activations, 4 states of which the last does not occur, float32", [3, 2, 2, 0], 3, torch.float32)
+    yield Case("one state", torch.randn(4, 3, generator=rng, dtype=torch.float64), torch.zeros(4, dtype=torch.long), 1).of("extreme")
+    yield Case("one activation, three states", torch.randn(1, 2, generator=rng, dtype=torch.float64), torch.tensor([1]), 3).of("extreme")
 
 
 state_centroids = Exercise(
     "state_centroids",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -1039,8 +1068,8 @@ state_centroids = Exercise(
         "One mean per state. What is the mean of no activations at all, and does your code say so?",
         "Print `(states == torch.arange(n_states)[:, None]).shape`. If you multiply that table, as numbers, with `acts`, "
         "which shape comes out, and what stands in it?",
-        "`member @ acts / member.sum(dim=1, keepdim=True)`, with `member` the table above in the dtype of `acts`. A state "
-        "that does not occur gives 0 / 0, which is NaN.",
+        "The product holds sums; a mean needs the number of members, one per state, in a shape that divides row by row. A state "
+        "without members should give 0 / 0: what is that on a computer?",
     ),
     verified="states of different frequency, states that do not occur, float32 and float64.",
     next="two centroids subtracted are an edit: the next chapter moves the walker with one.",
@@ -1141,13 +1170,17 @@ def _procrustes_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("7 points in the plane, turned", 7, 2)
     yield case("9 points in the plane, mirrored and stretched", 9, 2, mirrored=True, stretch=2.0)
     yield case("12 points in three dimensions, mirrored, float32", 12, 3, torch.float32, mirrored=True)
+    points = torch.randn(5, 2, generator=rng, dtype=torch.float64)
+    yield Case("already there", points, points.clone()).of("extreme")
+    yield Case("two points", points[:2], torch.tensor([[4.0, 1.0], [4.0, -3.0]], dtype=torch.float64)).of("extreme")
 
 
 procrustes_map = Exercise(
     "procrustes_map",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=4,
     importance=3,
-    minutes=15,
+    minutes=25,
     learn="How to compare a map whose compass you do not have with the real one, without cheating.",
     cases=_procrustes_cases,
     hints=(
@@ -1155,8 +1188,8 @@ procrustes_map = Exercise(
         "pictures. For the turn, the singular value decomposition of the product of the two pictures has the answer.",
         "Print `(shape.T @ wanted).shape` for two centred pictures of n points in k dimensions. Which product of the two "
         "orthogonal matrices of its SVD turns `shape @ ...` towards `wanted`, and not the other way?",
-        "`left, sizes, right = torch.linalg.svd(shape.T @ wanted)`; the turn is `left @ right` (the function returns the "
-        "third one already transposed), the scale `sizes.sum() / shape.square().sum()`; shift by the mean of `truth`.",
+        "The turn is the product of the two orthogonal factors, without the sizes between them (`torch.linalg.svd` returns the "
+        "second one already transposed). The best scale divides the sum of the sizes by what the picture has in squares.",
     ),
     verified="turned, mirrored and stretched pictures in two and three dimensions, float32 and float64.",
     next="apply it to points drawn at random: with two dimensions and 25 points even noise fits a little.",
@@ -1279,10 +1312,13 @@ def _board_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("2 games of 4 positions on 6 squares", boards(2, 4, 6))
     yield Case("3 games of 7 positions on 9 squares", boards(3, 7, 9))
     yield Case("1 game of 3 positions on 4 squares", boards(1, 3, 4))
+    yield Case("the first position alone", torch.tensor([[[1, 0, -1]]])).of("extreme")
+    yield Case("an empty board", torch.zeros(2, 3, 4, dtype=torch.long)).of("extreme")
 
 
 relative_board = Exercise(
     "relative_board",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, "scale": "owners have no scale", "negative": "owners are integers; -1 is in every case"},
     difficulty=1,
     importance=4,
     minutes=5,
@@ -1293,7 +1329,8 @@ relative_board = Exercise(
         "stay as it is.",
         "You want a sign for every position and to multiply the boards with it. Along which of the three dimensions of "
         "`boards` does that sign run, and what shape must it have to broadcast that way?",
-        "`sign = 1 - 2 * (torch.arange(pos) % 2)`, then `boards * sign[:, None]`.",
+        "Even positions have the sign 1, odd ones -1: make that from `torch.arange` and a remainder. `[pos]` against the last two "
+        "dimensions `[pos, squares]`: where does the missing axis go?",
     ),
     verified="games of even and odd length, boards of several sizes.",
     next="fit one probe per coding to the same activations: the difference is the model's choice, not yours.",
