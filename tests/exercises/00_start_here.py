@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.course.battery import ALL_COUNTS, NOT_TRAINED, NO_THRESHOLD
 from utils.course.cases import left_padded, normal, right_padded, tiny, token_rows, uniform, wrong_ways
 from utils.course.exercises import Case, Exercise
 
@@ -21,6 +22,7 @@ def _cache_cases(rng: torch.Generator) -> Iterator[Case]:
 
 cache_resid_post = Exercise(
     "cache_resid_post",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, "scale": "tokens have no scale", "negative": "tokens are never negative", "extreme": "the first and the last block are ordinary cases here, as is a single text"},
     difficulty=1,
     importance=5,
     minutes=8,
@@ -142,10 +144,15 @@ def _gather_cases(rng: torch.Generator) -> Iterator[Case]:
     )
     yield Case("1 text of 1 token", normal(rng, 1, 1, 6), torch.ones(1, 1, dtype=torch.bool))
     yield Case("no texts", normal(rng, 0, 4, 3), torch.ones(0, 4, dtype=torch.bool))
+    acts = torch.randn(3, 4, 2, generator=rng, dtype=torch.float64)
+    mask = torch.tensor([[1, 1, 0, 0], [0, 0, 1, 1], [0, 1, 0, 0]]).bool()
+    yield Case("padding on both sides", acts, mask).of("extreme")
+    yield Case("only the first, only the last token is real", acts[:2], torch.tensor([[1, 0, 0, 0], [0, 0, 0, 1]]).bool()).of("extreme")
 
 
 gather_last_token = Exercise(
     "gather_last_token",
+    without={**NOT_TRAINED, **NO_THRESHOLD, "nan": "activations are finite, those of the padding too"},
     difficulty=2,
     importance=5,
     minutes=10,
@@ -285,10 +292,13 @@ def _zero_cases(rng: torch.Generator) -> Iterator[Case]:
     )
     yield Case("1 text, position 0", normal(rng, 1, 4, 3), [0])
     yield Case("2 texts, no position", normal(rng, 2, 3, 4), [])
+    yield Case("every position, one of them twice", torch.randn(2, 3, 4, generator=rng, dtype=torch.float64), [2, 0, 1, -1]).of("extreme")
 
 
 zero_ablate = Exercise(
     "zero_ablate",
+    new=True,
+    without={**NOT_TRAINED, **NO_THRESHOLD, "nan": "activations are finite, those of the padding too"},
     difficulty=1,
     importance=4,
     minutes=5,
@@ -437,10 +447,16 @@ def _mean_cases(rng: torch.Generator) -> Iterator[Case]:
         left_padded([4, 1, 3, 2], 5),
     )
     yield Case("1 text without padding", normal(rng, 1, 4, 3) + 1, torch.ones(1, 4, dtype=torch.bool))
+    acts = torch.randn(2, 5, 3, generator=rng, dtype=torch.float64)
+    mask = torch.tensor([[1, 1, 1, 0, 0], [0, 0, 0, 0, 1]]).bool()
+    yield Case("texts of different length, padding on both sides", acts, mask).of("extreme")
+    yield Case("one real token in the whole batch", acts, torch.arange(10).view(2, 5) == 7).of("extreme")
 
 
 mean_ablate = Exercise(
     "mean_ablate",
+    new=True,
+    without={**NOT_TRAINED, **NO_THRESHOLD, "nan": "activations are finite, those of the padding too"},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -634,10 +650,17 @@ def _residual_cases(rng: torch.Generator) -> Iterator[Case]:
     # Four candidates: with the long first token among them the lower median jumps from 1 to 3.5.
     even = torch.tensor([[90.0, 1.0, 1.0, 3.5, 3.5]]).double()
     yield Case("norms of about 90, 1, 1, 3.5 and 3.5", _with_norms(rng, even, 4), torch.ones(1, 5, dtype=torch.bool), 3.0)
+    lengths = torch.tensor([[7.0, 2.0, 1.0, 3.0, 4.0, 9.0]], dtype=torch.float64)[..., None]
+    real = torch.tensor([[1, 1, 1, 1, 0, 0]]).bool()
+    yield Case("a norm exactly at the limit", lengths, real, 1.5).of("boundary")
+    yield Case("a norm just above the limit", lengths, real, 1.4999).of("boundary")
+    yield Case("the padding is not a number", lengths.masked_fill(~real[..., None], torch.nan), real, 1.5).of("nan")
+    yield Case("texts of one and of two tokens", lengths.expand(2, 6, 1).clone(), torch.tensor([[1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1]]).bool(), 3.0).of("extreme")
 
 
 residual_mask = Exercise(
     "residual_mask",
+    without={**NOT_TRAINED},
     difficulty=3,
     importance=4,
     minutes=15,
@@ -814,10 +837,13 @@ def _cosine_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("1 vector", vectors(1, 4))
     v = torch.tensor([[3.0, 1.0, 2.0], [-1.0, 2.0, 0.5], [0.0, 0.0, 0.0], [2.0, -1.0, 4.0]], dtype=torch.float64)
     yield Case('vectors in a small unit', v * 1e-07)
+    yield Case("all vectors zero", torch.zeros(3, 4, dtype=torch.float64)).of("extreme")
+    yield Case("a vector just longer than zero", torch.tensor([[1e-7, 0.0], [1e-7, 1e-7], [0.0, 0.0]], dtype=torch.float64)).of("boundary")
 
 
 cosine_map = Exercise(
     "cosine_map",
+    without={**NOT_TRAINED, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -975,10 +1001,15 @@ def _lens_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("2 texts of 4 tokens, 7 dimensions", (2, 4), 7, 11, 0.05)
     yield case("5 tokens, 6 dimensions, float32", (5,), 6, 9, 0.02, torch.float32)
     yield case("one vector", (), 5, 8, 0.03)
+    yield Case("a vector of zeros, and one far shorter than eps", torch.tensor([[0.0, 0.0, 0.0], [1e-9, -1e-9, 2e-9]], dtype=torch.float64),
+               torch.rand(3, generator=rng, dtype=torch.float64), 1e-5, torch.randn(3, 5, generator=rng, dtype=torch.float64)).of("extreme")
+    yield Case("eps is 0", torch.randn(2, 3, generator=rng, dtype=torch.float64) * 1e-3, torch.rand(3, generator=rng, dtype=torch.float64), 0.0,
+               torch.randn(3, 5, generator=rng, dtype=torch.float64)).of("extreme")
 
 
 logit_lens = Exercise(
     "logit_lens",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=5,
     minutes=10,
