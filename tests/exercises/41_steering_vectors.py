@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.course.cases import integers, normal, right_padded, uniform
+from utils.course.cases import integers, normal, right_padded, tiny, token_rows, uniform
 from utils.course.exercises import Case, Exercise
+from utils.hooks import intervene, resid_post, resid_pre, run_with_cache
 
 
 # --- contrast_direction -----------------------------------------------------------------------------------
@@ -31,7 +32,7 @@ contrast_direction = Exercise(
     "contrast_direction",
     difficulty=2,
     importance=5,
-    minutes=10,
+    minutes=12,
     learn="How two piles of sentences become one direction, and which average comes first.",
     cases=_contrast_cases,
     hints=(
@@ -233,13 +234,18 @@ def _push_cases(rng: torch.Generator) -> Iterator[Case]:
         # Padding holds activations too, and large ones: a median that counts them is another.
         acts = torch.where(real[..., None], acts, 25 * acts)
         yield Case(label, acts.to(dtype), real, 3 * normal(rng, d, dtype=dtype), length)
+    # An even number of real tokens behind the first: their lower median is another one once the first is counted.
+    for label, norms, length in (("norms 90, 1, 1, 3.5 and 3.5", [90.0, 1, 1, 3.5, 3.5], 0.5), ("norms 60, 2, 9, 2.5, 9.5, 0 and 0", [60.0, 2, 9, 2.5, 9.5, 0, 0], -1.0)):
+        sides = F.normalize(normal(rng, len(norms), 6), dim=-1)
+        acts = (torch.tensor(norms, dtype=torch.float64)[:, None] * sides)[None]
+        yield Case(label, acts, torch.tensor(norms)[None] > 0, normal(rng, 6), length)
 
 
 push_usual_tokens = Exercise(
     "push_usual_tokens",
     difficulty=3,
     importance=5,
-    minutes=15,
+    minutes=20,
     learn="The whole of activation steering in one hook, and the four kinds of token that it must not treat alike.",
     cases=_push_cases,
     hints=(
@@ -309,6 +315,11 @@ def _(activation, real, direction, length):
     return _pushed(activation, candidate & (norms <= 3 * norms[:, 1:].median(1, keepdim=True).values), direction, length)
 
 
+@push_usual_tokens.mistake("first-token-in-the-median", "The first token entered the median. It is a hundred times as long as the others and says nothing about them: leave it out, as you leave it out of the push.")
+def _(activation, real, direction, length):
+    return _pushed(activation, _usual(activation, real, first_in_median=True), direction, length)
+
+
 @push_usual_tokens.mistake("mean-instead-of-median", "You compared with the mean norm. The loud tokens are part of the mean and raise the bar for themselves; a median does not move.")
 def _(activation, real, direction, length):
     norms = activation.norm(dim=-1)
@@ -352,6 +363,151 @@ def _(activation, real, direction, length):
     return activation + torch.einsum("bp,d->dbp", usual, length * direction / direction.norm()).permute(1, 2, 0)
 
 
+# --- generate_pushed --------------------------------------------------------------------------------------
+
+
+def _pushed_cases(rng: torch.Generator) -> Iterator[Case]:
+    model = tiny()
+    for label, batch, pos, layer, length, n_new in (
+        ("1 prompt of 4 tokens, 3 new ones, the first block", 1, 4, 0, 3.0, 3),
+        ("16 prompts of 5 tokens, 4 new ones, the middle block", 16, 5, 1, 3.0, 4),
+    ):
+        tokens = token_rows(rng, batch, pos)
+        name = resid_post(layer)
+        usual = run_with_cache(model, tokens, name)[name][:, 1:].norm(dim=-1).median()
+        step = length * usual * F.normalize(normal(rng, model.cfg.d_model, dtype=torch.float32), dim=0)
+        yield Case(label, model, tokens, layer, step, n_new)
+
+
+generate_pushed = Exercise(
+    "generate_pushed",
+    difficulty=3,
+    importance=5,
+    minutes=20,
+    learn="Steering from end to end by hand: a function at a hook point, registered, run once per new token, and removed.",
+    cases=_pushed_cases,
+    hints=(
+        "Three parts: a function of (activation, hook) that returns what the model goes on with; something that registers it for as long as you need it; and a loop that grows the text by one token.",
+        "Inside the function, print `activation.shape` once per call. It grows. Why, and which part of it is to be pushed each time?",
+        "Open `with intervene(model, {resid_post(layer): your_function}):` around the loop, not inside it. In the loop, `model(text)[:, -1]` holds the logits of the next token of every row.",
+    ),
+    verified="several prompts and one, pushes in different blocks and both ways, every position but the first in every pass, the new tokens alone, no hook left.",
+    next="the next cell lets the real model write with it.",
+)
+
+
+def _written(model, tokens, layer, n_new, push):
+    """Greedy text under push(activation, length of the text so far)."""
+    text = tokens
+    with torch.no_grad():
+        for _ in range(n_new):
+            with intervene(model, {resid_post(layer): lambda acts, hook: push(acts.clone())}, may_do_nothing=True):
+                text = torch.cat([text, model(text)[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return text[:, tokens.shape[1]:]
+
+
+def _from(start, step):
+    def push(acts):
+        acts[:, start:] += step
+        return acts
+
+    return push
+
+
+@generate_pushed.mistake("not-pushed", "This is what the model writes without a push. Is your function registered while the model runs, and does it return the changed activation?")
+def _(model, tokens, layer, step, n_new):
+    return _written(model, tokens, layer, n_new, lambda acts: acts)
+
+
+@generate_pushed.mistake("first-token-too", "You pushed the first position as well. All others attend to it as a place to rest; leave it as it is.")
+def _(model, tokens, layer, step, n_new):
+    return _written(model, tokens, layer, n_new, _from(0, step))
+
+
+@generate_pushed.mistake("last-position-only", "You pushed the last position alone. Every position but the first is pushed, those of the prompt and those already written.")
+def _(model, tokens, layer, step, n_new):
+    return _written(model, tokens, layer, n_new, _from(-1, step))
+
+
+@generate_pushed.mistake("prompt-only", "You pushed the prompt's positions, and what was written afterwards is without a push. The text grows, and what is pushed grows with it.")
+def _(model, tokens, layer, step, n_new):
+    def push(acts):
+        acts[:, 1:tokens.shape[1]] += step
+        return acts
+
+    return _written(model, tokens, layer, n_new, push)
+
+
+@generate_pushed.mistake("new-tokens-only", "You pushed only what the model wrote itself. The prompt's positions after the first are pushed as well.")
+def _(model, tokens, layer, step, n_new):
+    return _written(model, tokens, layer, n_new, _from(tokens.shape[1], step))
+
+
+@generate_pushed.mistake("before-the-block", "You pushed what *enters* the block. `resid_post(layer)` is the name of what leaves it.")
+def _(model, tokens, layer, step, n_new):
+    text = tokens
+    with torch.no_grad(), intervene(model, {resid_pre(layer): lambda acts, hook: _from(1, step)(acts)}):
+        for _ in range(n_new):
+            text = torch.cat([text, model(text)[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return text[:, tokens.shape[1]:]
+
+
+@generate_pushed.mistake("hooks-pile-up", "Your push grows with the text: one more hook is added with every new token, and none is removed before the end. Register it once, around the loop.")
+def _(model, tokens, layer, step, n_new):
+    text = tokens
+    for count in range(1, n_new + 1):
+        new = _written(model, text, layer, 1, _from(1, count * step))
+        text = torch.cat([text, new], dim=1)
+    return text[:, tokens.shape[1]:]
+
+
+@generate_pushed.mistake("unit-length", "You normalised the step. It is added as it is: its length is the dose.")
+def _(model, tokens, layer, step, n_new):
+    return _written(model, tokens, layer, n_new, _from(1, step / step.norm()))
+
+
+@generate_pushed.mistake("prompt-returned", "The prompt came back with the rest. Asked for are the new tokens alone.")
+def _(model, tokens, layer, step, n_new):
+    return torch.cat([tokens, _written(model, tokens, layer, n_new, _from(1, step))], dim=1)
+
+
+@generate_pushed.variant
+def _(model, tokens, layer, step, n_new):
+    hooks = [(resid_post(layer), lambda acts, hook: torch.cat([acts[:, :1], acts[:, 1:] + step], dim=1))]
+    text = tokens.clone()
+    with torch.no_grad(), model.hooks(fwd_hooks=hooks):
+        while text.shape[1] < tokens.shape[1] + n_new:
+            text = torch.cat([text, model(text).log_softmax(-1)[:, -1].max(-1).indices[:, None]], dim=1)
+    return text[:, -n_new:]
+
+
+@generate_pushed.variant
+def _(model, tokens, layer, step, n_new):
+    first = (torch.arange(tokens.shape[1] + n_new) > 0)[:, None]
+    new = []
+    for _ in range(n_new):
+        text = torch.cat([tokens, *new], dim=1)
+        logits = model.run_with_hooks(text, fwd_hooks=[(resid_post(layer), lambda acts, hook: acts + first[: acts.shape[1]] * step)])
+        new.append(logits[:, -1:].argmax(-1))
+    return torch.cat(new, dim=1)
+
+
+@generate_pushed.variant
+def _(model, tokens, layer, step, n_new):
+    def push(acts, hook):
+        acts[:, 1:] = acts[:, 1:] + step
+        return acts
+
+    rows = []
+    with torch.inference_mode(), intervene(model, {resid_post(layer): push}, may_do_nothing=True):
+        for row in tokens:
+            text = row[None]
+            for _ in range(n_new):
+                text = torch.cat([text, model(text)[:, -1].topk(1).indices], dim=1)
+            rows.append(text[0, len(row):])
+    return torch.stack(rows).clone()
+
+
 # --- continuation_perplexity ------------------------------------------------------------------------------
 
 
@@ -369,7 +525,7 @@ continuation_perplexity = Exercise(
     "continuation_perplexity",
     difficulty=3,
     importance=5,
-    minutes=12,
+    minutes=15,
     learn="How to ask one model what it thinks of another one's text, and which logits belong to which token.",
     cases=_perplexity_cases,
     hints=(
@@ -624,7 +780,7 @@ best_cell = Exercise(
     hints=(
         "Strike out what is too dear, then take the strongest of what is left. What is left to decide when two are equally strong, and when nothing is left?",
         "`cost <= budget` is a boolean [layers, doses]. How many entries of it are True, and what should happen for 0?",
-        "`min` over a list of (row, column) with `key=lambda cell: (-float(effect[cell]), float(cost[cell]))` settles effect and cost at once; it keeps the first of equals.",
+        "`min` over a list of (row, column) keeps the first of equals, and a key that is a pair settles two things in order. Which pair puts the strongest first, and the cheaper of two?",
     ),
     verified="a budget that binds, costs equal to the budget, equal effects, no cell within the budget, effects below zero, Python ints.",
     next="the search below uses it on validation prompts only; the test prompts are opened once.",
@@ -752,7 +908,7 @@ orthogonalise_writer = Exercise(
     "orthogonalise_writer",
     difficulty=3,
     importance=4,
-    minutes=12,
+    minutes=15,
     learn="How an edit of activations becomes an edit of weights, which costs nothing at run time and cannot be left on by accident.",
     cases=_writer_cases,
     hints=(

@@ -42,7 +42,7 @@ edit_latent = Exercise(
     "edit_latent",
     difficulty=3,
     importance=5,
-    minutes=15,
+    minutes=20,
     learn="How to change one latent and nothing else, and why the SAE's error stays in.",
     cases=_edit_cases,
     hints=(
@@ -50,8 +50,8 @@ edit_latent = Exercise(
         "reconstruction.",
         "Print the shape of `((acts - params['b_dec']) @ params['W_enc'] + params['b_enc']).topk(k, dim=-1).values`. How do you tell from it, for every "
         "token, whether your latent is among the k?",
-        "`value` is the ReLU of the latent's pre-activation where that is at least the k-th largest, 0 elsewhere. The result is "
-        "`acts + ((new - value) * usual)[..., None] * params['W_dec'][latent]`, with `new` from the three rules.",
+        "`value` is the ReLU of the latent's pre-activation where that is at least the k-th largest, 0 elsewhere; the three rules make "
+        "`new` of it. How far has the reconstruction moved, and at which tokens may the activation follow?",
     ),
     verified="clamp, add and scale, with latents that fire, that lose against the k largest and that are negative among them, and tokens that stay.",
     next="the error term: how much of an activation's variance would you have thrown away with it?",
@@ -291,7 +291,7 @@ output_effect = Exercise(
     hints=(
         "Three steps: a table of latents by words, the lead of the wanted words over the average word, and the unit in which that lead is measured.",
         "`norm_weight` has one number per dimension. On which side of `@` does it belong, and along which axis of `W_dec`?",
-        "`logits = (W_dec * norm_weight) @ W_U`; then two means over words and `logits.std(1, correction=0)`.",
+        "`logits = (W_dec * norm_weight) @ W_U` is the table. Which columns does the first mean take, which the second, and what does `correction=` do in `std`?",
     ),
     verified="the norm's weight, an average word that is not 0, the spread over the whole vocabulary, several wanted words and one.",
     next="find the latent with the largest effect on your topic's words, and look at what it fires on.",
@@ -493,7 +493,8 @@ probe_push = Exercise(
     hints=(
         "Write the log-odds as a sum over dimensions. By how much do they rise when one dimension of x rises by 1?",
         "Those rises are a vector. Its direction is the direction; if x moves by 1 along it, by how much do the log-odds rise?",
-        "`raw = weights / scale`, with 0 where the scale is 0. Then `raw / raw.norm()` and `1 / raw.norm().item()`.",
+        "`raw = weights / scale`, with 0 where the scale is 0, is the slope of the log-odds in x. How far must you walk up a slope of "
+        "length `raw.norm()` to rise by 1?",
     ),
     verified="scales above and below 1, dimensions that never varied, the distance for one unit.",
     next="compare the distance with the usual length of an activation: how far does the probe want you to go?",
@@ -715,7 +716,7 @@ effect_at_cost = Exercise(
     "effect_at_cost",
     difficulty=3,
     importance=4,
-    minutes=15,
+    minutes=20,
     learn="How to compare two methods at the same price when neither of them was tried at exactly that price.",
     cases=_front_cases,
     hints=(
@@ -858,7 +859,7 @@ paired_difference = Exercise(
     hints=(
         "The same prompt gave both scores. What single number per prompt says how the methods differ on it?",
         "`draws` is [n_draws, n]. What is the shape of `gap[draws]`, and over which axis is its mean taken?",
-        "`(one - other)[draws].mean(1)` holds one difference per resample; its quantiles at 0.025 and 0.975 are the interval.",
+        "`gap[draws]` has the differences of every resample in a row. One mean per row, then two quantiles over the rows; in which dtype?",
     ),
     verified="prompts whose two scores go together, resamples with repetition, both ends of the interval.",
     next="the interval of two independent lists of the same scores: how much wider is it?",
@@ -956,7 +957,7 @@ label_shift = Exercise(
     hints=(
         "The probability that the next token is any of several tokens: is it a product, a mean or a sum of their probabilities?",
         "Print `before.softmax(-1)[:, words].shape`. Which axis goes, and what is left for every context?",
-        "The logarithm of `after.softmax(-1)[:, words].sum(-1)`, minus the same of `before`.",
+        "`before.softmax(-1)` is what the model would say in each context. Pick the columns, sum, and only then take logarithms: of which two numbers per context?",
     ),
     verified="several words and one, logits with another constant in every context, shifts up and down.",
     next="the same for words that have nothing to do with the label: an edit that shakes everything shifts those too.",
