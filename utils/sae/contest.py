@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from utils.sae.stacks import Params, by_autograd, decoded, explained, init_sae, l0, train
+from utils.sae.stacks import Params, by_autograd, decoded, explained, init_sae, l0, pre_activations, train
 from utils.worlds.planted import Planted, recovered
 
 
@@ -96,3 +96,19 @@ def partial_rank_correlation(a: Float[Tensor, "run world"], b: Float[Tensor, "ru
     """Spearman's of a and b, with what both owe to `given` taken out of their ranks."""
     ab, ag, bg = rank_correlation(a, b), rank_correlation(a, given), rank_correlation(b, given)
     return (ab - ag * bg) / ((1 - ag**2) * (1 - bg**2)).sqrt()
+
+
+def remember_smallest(batch_acts: Callable[[Tensor, int], tuple[Tensor, Tensor]], batch: int = 256, n_batches: int = 40
+                      ) -> Callable[[Params, Tensor, float], Params]:
+    """A `finish` for variants whose rows compete in a batch: "smallest" [sae n_batches] holds the smallest value kept in each."""
+    def finish(params: Params, data: Tensor, setting: float) -> Params:
+        batches = data.split(batch, dim=1)[:n_batches]
+        return params | {"smallest": torch.stack([batch_acts(pre_activations(params, x), setting)[1] for x in batches], dim=-1)}
+
+    return finish
+
+
+def above_threshold(params: Params, x: Float[Tensor, "sae n d_in"], setting: float) -> Float[Tensor, "sae n d_sae"]:
+    """Latents in use of such a variant: what lies above the average of "smallest", whatever else is in the batch."""
+    pre = pre_activations(params, x)
+    return torch.where(pre > params["smallest"].mean(-1)[..., None, None], pre, 0)

@@ -59,6 +59,18 @@ def l0(acts: Float[Tensor, "*sae n d_sae"]) -> Float[Tensor, "*sae"]:
     return (acts > 0).float().sum(-1).mean(-1)
 
 
+def l1_loss(params: Params, x: Float[Tensor, "*sae n d_in"], l1: float) -> Float[Tensor, "*sae"]:
+    """Squared error, plus `l1` times each latent's value times the length of its decoder row, averaged over rows."""
+    acts = sae_forward(params, x)[0]
+    return squared_error(params, x, acts) + l1 * (acts * params["W_dec"].norm(dim=-1).unsqueeze(-2)).sum(-1).mean(-1)
+
+
+def topk_acts(pre: Float[Tensor, "*sae n d_sae"], k: int) -> Float[Tensor, "*sae n d_sae"]:
+    """The k largest latents of every row where they are positive, the others 0."""
+    values, places = pre.relu().topk(k, dim=-1)
+    return torch.zeros_like(pre).scatter(-1, places, values)
+
+
 def tangent(W_dec: Float[Tensor, "*sae d_sae d_in"], grad: Float[Tensor, "*sae d_sae d_in"]) -> Float[Tensor, "*sae d_sae d_in"]:
     """The part of a gradient that turns unit rows, without the part that stretches them."""
     return grad - (grad * W_dec).sum(-1, keepdim=True) * W_dec
@@ -132,3 +144,14 @@ def resampling(at: tuple[int, ...], resample: Callable[[Params, Tensor, Tensor, 
             state["W_enc"][key].mT[dead] = 0
 
     return after
+
+
+def watching(look: Callable[[Params, Tensor], Tensor], every: int = 50) -> tuple[list[Tensor], After]:
+    """A list, and an `after` for `train` that appends `look(params, dead)` to it at every so many steps."""
+    curve: list[Tensor] = []
+
+    def after(step: int, params: Params, state: dict, x: Tensor, dead: Tensor) -> None:
+        if step % every == 0:
+            curve.append(look(params, dead))
+
+    return curve, after
