@@ -75,8 +75,9 @@ def test_a_release_that_cannot_be_loaded_says_which(monkeypatch):
 
 
 def test_an_sae_of_another_model_is_refused(model, texts):
-    with pytest.raises(SAEError, match="was trained on another-model"):
+    with pytest.raises(SAEError, match="was trained on another-model") as refused:
         browse(an_sae(model_name="another-model"), model, texts=texts)
+    assert refused.value._render_traceback_() == [f"SAEError: {refused.value}"]  # one sentence in a notebook
     with pytest.raises(SAEError, match="reads activations of width 30"):
         browse(an_sae(d_in=30), model, texts=texts)
     with pytest.raises(SAEError, match="does not say on which model"):
