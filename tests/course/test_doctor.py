@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from utils import models, paths
+from utils import default_model, paths
 from utils.course import doctor
 
 Check = Callable[[], Iterator[tuple[bool, str]]]
@@ -114,10 +114,10 @@ def test_the_model_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not fine
     assert "not fetched yet: run `python -m utils fetch`" in text
 
-    folder = models.default_folder()
+    folder = default_model.default_folder()
     folder.mkdir(parents=True)
     save_file({"weight": torch.arange(6.0)}, folder / "model.safetensors")
-    paths.write_manifest(folder, weights_sha256=models.WEIGHTS_SHA256)
+    paths.write_manifest(folder, weights_sha256=default_model.WEIGHTS_SHA256)
     fine, text = only(doctor._model)
     assert not fine
     assert "its weights are not the expected ones" in text
@@ -131,18 +131,18 @@ def test_weights_are_verified_by_their_content(tmp_path: Path, monkeypatch: pyte
     from safetensors.torch import save_file
 
     monkeypatch.setenv("PROBE_TO_STEER_CACHE", str(tmp_path))
-    folder = models.default_folder()
+    folder = default_model.default_folder()
     folder.mkdir(parents=True)
     # The layout of the file must not matter, the names and the numbers must.
     numbers = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.ones(4, dtype=torch.bfloat16)}
     save_file(numbers, folder / "model.safetensors", metadata={"made": "here"})
-    expected = models.saved_weights_sha256(folder)
+    expected = default_model.saved_weights_sha256(folder)
     save_file(dict(reversed(numbers.items())), folder / "model.safetensors")
-    assert models.saved_weights_sha256(folder) == expected
+    assert default_model.saved_weights_sha256(folder) == expected
     save_file({"b": numbers["a"], "a": numbers["b"]}, folder / "model.safetensors")
-    assert models.saved_weights_sha256(folder) != expected
+    assert default_model.saved_weights_sha256(folder) != expected
     save_file({**numbers, "a": torch.zeros(4, dtype=torch.bfloat16)}, folder / "model.safetensors")
-    assert models.saved_weights_sha256(folder) != expected
+    assert default_model.saved_weights_sha256(folder) != expected
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,9 +156,9 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_offline_is_fine_once_the_model_is_there(offline: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "default_problem", lambda: None)
+    monkeypatch.setattr(default_model, "default_problem", lambda: None)
     assert only(doctor._network) == (True, "network: offline; everything that is in the cache works")
-    monkeypatch.setattr(models, "default_problem", lambda: "it was never finished")
+    monkeypatch.setattr(default_model, "default_problem", lambda: "it was never finished")
     fine, text = only(doctor._network)
     assert not fine
     assert "connect once and run `python -m utils fetch`" in text

@@ -9,11 +9,11 @@ import nbformat
 import pytest
 from nbclient.exceptions import CellExecutionError
 
-from utils.course import chapters
-from utils.course.building import student_notebook, worked_in
+from utils.course import chapters, imports, solved as solving
+from utils.course.building import build, student_notebook, worked_in
 from utils.course.chapters import edition, fill, read_chapter, stems
 from utils.course.ledger import Claim
-from utils.course.solved import content_key, execute, stored_ledger
+from utils.course.solved import _claim, content_key, execute, stored_ledger
 
 ALL = stems()
 MEGABYTE = 2**20
@@ -69,9 +69,9 @@ def test_solved_notebook_is_current_or_runs(chapter, solved, request):
             solved = execute(chapter).notebook
         except CellExecutionError as error:
             pytest.fail(f"{chapter.stem} does not run: {error}")
-    fresh = edition(chapter, solved=True, ledger={row["name"]: chapters._claim(row) for row in solved.metadata.probe_to_steer.ledger})
+    fresh = edition(chapter, solved=True, ledger={row["name"]: _claim(row) for row in solved.metadata.probe_to_steer.ledger})
     assert [cell.source for cell in solved.cells] == [cell.source for cell in fresh.cells]
-    claims = [chapters._claim(row) for row in solved.metadata.probe_to_steer.ledger]
+    claims = [_claim(row) for row in solved.metadata.probe_to_steer.ledger]
     assert claims, "a chapter without a claim has nothing to teach"
     assert not [made.name for made in claims if not made.holds]
 
@@ -119,19 +119,19 @@ def elsewhere(tmp_path, monkeypatch):
 
 
 def test_build_writes_and_rewrites_untouched_notebooks(elsewhere):
-    assert chapters.build(ALL[:1]) == 0
+    assert build(ALL[:1]) == 0
     path = elsewhere / f"{ALL[0]}.ipynb"
     assert not worked_in(path)
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata["probe_to_steer"]["chapter"] = "edited by an older version of the course"
     nbformat.write(notebook, path)
-    assert chapters.build(ALL[:1]) == 0
+    assert build(ALL[:1]) == 0
     assert "older version" not in path.read_text("utf-8")
 
 
 @pytest.mark.parametrize("work", ["source", "output", "new cell", "broken file"])
 def test_build_never_overwrites_work(elsewhere, work, capsys):
-    chapters.build(ALL[:1])
+    build(ALL[:1])
     path = elsewhere / f"{ALL[0]}.ipynb"
     notebook = nbformat.read(path, as_version=4)
     if work == "source":
@@ -144,7 +144,7 @@ def test_build_never_overwrites_work(elsewhere, work, capsys):
     if work == "broken file":
         path.write_text(path.read_text("utf-8")[:-400], "utf-8")
     before = path.read_bytes()
-    assert chapters.build(ALL[:1]) == 1
+    assert build(ALL[:1]) == 1
     assert path.read_bytes() == before and "[kept]" in capsys.readouterr().out
 
 
@@ -158,15 +158,16 @@ def test_content_key_follows_everything_the_run_depends_on(monkeypatch, tmp_path
     for part in ("solutions", "utils", "tests"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("*.ipynb", "__pycache__"))
     shutil.copy(ROOT / "requirements.lock", tmp_path)
-    monkeypatch.setattr(chapters, "ROOT", tmp_path)
-    monkeypatch.setattr(chapters, "SOURCES", tmp_path / "solutions")
+    for module in (solving, imports):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(solving, "SOURCES", tmp_path / "solutions")
     assert content_key(chapter) == key
     for name in (f"solutions/{ALL[0]}.md", f"solutions/{ALL[0]}.py", "utils/hooks.py", "utils/paths.py", "requirements.lock"):
         before = (tmp_path / name).read_text("utf-8")
         (tmp_path / name).write_text(before + "\n# changed", "utf-8")
         assert content_key(chapter) != key, name
         (tmp_path / name).write_text(before, "utf-8")
-    (tmp_path / "utils" / "audit.py").write_text("# no notebook imports this", "utf-8")
+    (tmp_path / "utils" / "course" / "audit.py").write_text("# no notebook imports this", "utf-8")
     assert content_key(chapter) == key
 
 

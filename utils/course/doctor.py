@@ -130,17 +130,17 @@ def _gpu() -> Iterator[tuple[bool, str]]:
 
 def _model() -> Iterator[tuple[bool, str]]:
     try:
-        from utils import models
+        from utils.default_model import DEFAULT_MODEL, WEIGHTS_SHA256, default_folder, default_problem, saved_weights_sha256
 
-        problem = models.default_problem()
-        if problem is None and models.saved_weights_sha256(models.default_folder()) != models.WEIGHTS_SHA256:
+        problem = default_problem()
+        if problem is None and saved_weights_sha256(default_folder()) != WEIGHTS_SHA256:
             problem = "its weights are not the expected ones"
     except ImportError as error:
         yield False, f"model: cannot be checked ({error}): {INSTALL}"
         return
-    folder = models.default_folder()
+    folder = default_folder()
     if problem is None:
-        yield True, f"model: {models.DEFAULT_MODEL} is in {folder}, every weight verified"
+        yield True, f"model: {DEFAULT_MODEL} is in {folder}, every weight verified"
     elif not folder.exists():
         yield False, "model: not fetched yet: run `python -m utils fetch` (94 MB, then half a minute)"
     else:
