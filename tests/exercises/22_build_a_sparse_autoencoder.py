@@ -698,7 +698,7 @@ resample_dead = Exercise(
         "`argsort(descending=True)` of one error per row, cut to as many as there are dead. Clone every parameter, then three assignments at `dead`; only one of them has the factor 0.2.",
     ),
     verified="several dead latents in the order of the errors, one, none; living latents untouched, inputs too.",
-    next="the optimiser has not heard of this: its memory of the old latents is still there. The zoo has a script about that.",
+    next="the optimiser has not heard of this: its memory of the old latents is still there. Chapter 25 has a broken script about that.",
 )
 
 

@@ -562,7 +562,7 @@ def _but(**wrong: str):
 
 diagnosis_sae.mistake(
     "scale-blamed-for-origin",
-    "Script 1 trains and tests on activations of the same scale. What was done to both was a shift: follow the mean activation through encoder and decoder.",
+    "Script 1 tests what it was trained on: the same scale, divided out before the encoder and multiplied in behind the decoder. Follow the mean activation through both.",
 )(_but(s1="unnormalised-eval"))
 diagnosis_sae.mistake(
     "aux-blamed-for-origin",
