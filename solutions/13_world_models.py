@@ -203,7 +203,7 @@ def track_position(
         The number of the square on which the walk stands after each token, the first one included.
 
     Example:
-        >>> target = torch.tensor([[-1, 1, -1, -1], [-1, 2, -1, 0], [-1, -1, -1, 1]])  # 0, 1, 2 in a row
+        >>> target = torch.tensor([[-1, 1, -1, -1], [-1, 2, -1, 0], [-1, -1, -1, 1]])  # a row
         >>> track_position(torch.tensor([[0, 4, 4, 6]]), target)
         tensor([[0, 1, 2, 1]])
     """
@@ -257,7 +257,7 @@ def procrustes_map(
 
     Example:
         >>> truth = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0]])
-        >>> turned = torch.tensor([[5.0, 5.0], [5.0, 6.0], [3.0, 5.0]])  # a quarter turn, half as large
+        >>> turned = torch.tensor([[5.0, 5.0], [5.0, 6.0], [3.0, 5.0]])  # a turn, half as large
         >>> torch.allclose(procrustes_map(turned, truth), truth, atol=1e-5)
         True
     """

@@ -99,10 +99,10 @@ class RivalReport:
             marker={"size": 12, "color": [PALETTE[0], *[PALETTE[1]] * len(self.rivals), GREY][:len(names)]},
             error_x={"array": [each.high - each.value for each in found], "arrayminus": [each.value - each.low for each in found]}))
         low, high = np.quantile(self.shuffled, [0.025, 0.975])
-        fig.add_vrect(x0=low, x1=high, fillcolor=GREY, opacity=0.15, line_width=0, annotation_text="shuffled labels, 95%", annotation_position="bottom left")
+        fig.add_vrect(x0=low, x1=high, fillcolor=GREY, opacity=0.15, line_width=0)
         fig.add_vline(x=0.5, line={"dash": "dash", "color": GREY}, annotation_text="chance", annotation_position="top")
-        return fig.update_layout(title=f"{self.headline}", yaxis={"autorange": "reversed", "title": ""}, margin={"l": 190},
-                                 xaxis={"title": "AUROC on held-out groups, 95% interval over groups", "range": [-0.02, 1.05]})
+        return fig.update_layout(title=self.headline, yaxis={"autorange": "reversed", "title": ""}, margin={"l": 190},
+                                 xaxis={"title": "AUROC on held-out groups, 95% interval; grey band: shuffled labels", "range": [-0.02, 1.05]})
 
 
 def rival_table(model: TransformerBridge, table: Labelled, *, layer: int | None = None, position: str | int = "last",
