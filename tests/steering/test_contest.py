@@ -8,17 +8,11 @@ import pytest
 import torch
 
 from utils.hooks import resid_post
-from utils.models import tiny_model
 from utils.steering.contest import Trial, gap_at_price, judge
 from utils.steering.reach import SteeringError
 from utils.steering.steering import steer
 
 OPENINGS = ["The city of Paris is", "A dog"]
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model()
 
 
 def _trial(hits, nats, variety=1.0):

@@ -10,7 +10,7 @@ from utils.models import tiny_model
 from utils.steering.generating import generate, next_token_logits
 from utils.steering.latents import clamp, edit_latents
 from utils.steering.reach import SteeringError
-from utils.steering.steering import Condition, steer, usual_norm
+from utils.steering.steering import Condition, change_usual, steer, usual_norm
 
 HERE = resid_post(1)
 
@@ -157,3 +157,15 @@ def test_a_condition_read_too_late_is_refused(model, direction, prompts):
     with pytest.raises(SteeringError, match="read after the steering"):
         with steer(model, HERE, direction(), 6.0, condition=Condition(resid_post(2), direction(7), 0.0)):
             generate(model, prompts, max_new_tokens=2)
+
+
+def test_a_change_of_one_s_own_spares_what_steer_spares(model, direction, prompts):
+    step = 6.0 * direction()
+    with steer(model, HERE, direction(), 6.0):
+        pushed = next_token_logits(model, prompts), generate(model, prompts, temperature=0, max_new_tokens=9)
+    with change_usual(model, HERE, lambda acts, usual: acts + usual[..., None] * step):
+        changed = next_token_logits(model, prompts), generate(model, prompts, temperature=0, max_new_tokens=9)
+    torch.testing.assert_close(changed[0], pushed[0])
+    assert changed[1] == pushed[1] and not is_edited(model)
+    with change_usual(model, HERE, lambda acts, usual: acts):  # doing nothing is allowed
+        next_token_logits(model, prompts)
