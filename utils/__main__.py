@@ -29,6 +29,11 @@ def _parser() -> argparse.ArgumentParser:
     probe = commands.add_parser("probe", help="a linear probe of your own texts: a CSV file with the columns text,label[,group]")
     probe.add_argument("table", type=Path)
     probe.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
+    for name, words in (("rivals", "a probe of your own texts beside its rivals: text,label[,group]"),
+                        ("numbers", "numbers read from your own texts, at random and by group: text,value[,group]")):
+        own = commands.add_parser(name, help=words)
+        own.add_argument("table", type=Path)
+        own.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
     train = commands.add_parser("train-sae", help="a small sparse autoencoder of your own texts: a folder of .txt or .md files")
     train.add_argument("folder", type=Path)
     train.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
@@ -77,6 +82,14 @@ def main(argv: list[str] | None = None) -> int:
         from utils.yours.probe import probe_file
 
         return probe_file(arguments.table, arguments.model)
+    if arguments.command == "rivals":
+        from utils.yours.rivals import rival_file
+
+        return rival_file(arguments.table, arguments.model)
+    if arguments.command == "numbers":
+        from utils.yours.numbers import number_file
+
+        return number_file(arguments.table, arguments.model)
     if arguments.command == "train-sae":
         from utils.yours.train_sae import train_folder
 

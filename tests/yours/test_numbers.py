@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import r2_score
 
+from utils import __main__ as commands
 from utils.intervals import Estimate
 from utils.models import tiny_model
 from utils.yours import numbers as module
@@ -81,5 +82,5 @@ def test_from_the_shell(tmp_path, monkeypatch, capsys):
     (tmp_path / "my.csv").write_text("\n".join(["text,value,group", *rows]))
     monkeypatch.setattr("utils.models.load_model", lambda *name: tiny_model())
     monkeypatch.chdir(tmp_path)
-    assert number_file(tmp_path / "my.csv") == 0
+    assert commands.main(["numbers", str(tmp_path / "my.csv"), "--model", "any"]) == 0
     assert "In layer" in capsys.readouterr().out and "plotly" in (tmp_path / "my_numbers.html").read_text("utf-8")

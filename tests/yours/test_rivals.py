@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from utils import __main__ as commands
 from utils.intervals import Estimate
 from utils.models import tiny_model
 from utils.yours import rivals as module
@@ -76,5 +77,5 @@ def test_from_the_shell(tmp_path, monkeypatch, capsys):
     (tmp_path / "my.csv").write_text("\n".join(["text,label,group", *rows]))
     monkeypatch.setattr("utils.models.load_model", lambda *name: tiny_model())
     monkeypatch.chdir(tmp_path)
-    assert rival_file(tmp_path / "my.csv") == 0
+    assert commands.main(["rivals", str(tmp_path / "my.csv"), "--model", "any"]) == 0
     assert "The nearest rival" in capsys.readouterr().out and "plotly" in (tmp_path / "my_rivals.html").read_text("utf-8")
