@@ -45,7 +45,7 @@ def mass_mean_direction(
 
     Args:
         acts: one activation per row.
-        labels: 0 or 1 per row, stored as integers. The classes may differ in size.
+        labels: 0 or 1 per row, int64. The classes may differ in size.
 
     Returns:
         The direction, in the units of the activations and not normalised, and the threshold as a
@@ -76,7 +76,7 @@ def whitened_direction(
 
     Args:
         acts: one activation per row; n may be smaller than d_model.
-        labels: 0 or 1 per row, stored as integers. The classes may differ in size.
+        labels: 0 or 1 per row, int64. The classes may differ in size.
         ridge: how far S is pulled towards a multiple of the identity; greater than 0.
 
     Returns:
@@ -136,7 +136,7 @@ def auroc(scores: Float[Tensor, "n"], labels: Int[Tensor, "n"]) -> float:
 
     Args:
         scores: any real numbers; only their order matters.
-        labels: 0 or 1 per row, stored as integers. Both occur.
+        labels: 0 or 1 per row, int64. Both occur.
 
     Returns:
         A Python float from 0 to 1. A pair with two equal scores counts one half.
@@ -201,7 +201,7 @@ def layer_sweep(
 
     Args:
         acts: one activation per layer and row.
-        labels: 0 or 1 per row, stored as integers.
+        labels: 0 or 1 per row, int64.
         train: which rows the directions are made from.
         val: which rows the layers are compared on. Rows in neither mask are the test rows.
 
