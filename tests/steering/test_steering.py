@@ -127,15 +127,15 @@ def test_usual_norm_is_a_median_over_tokens(model):
     assert usual_norm(model, ["The city of Paris is in France ."], HERE) == pytest.approx(float(acts[0, 1:].norm(dim=1).median()), rel=1e-3)
 
 
-def _products(model, name, direction, prompts):
+def _products(model, name, reader, prompts):
     acts = [run_with_cache(model, model.to_tokens(prompt), name)[name][0, 1:] for prompt in prompts]
-    return torch.stack([x[x.norm(dim=1) <= 3 * x.norm(dim=1).median()].mean(0) @ direction for x in acts])
+    return torch.stack([x[x.norm(dim=1) <= 3 * x.norm(dim=1).median()].mean(0) @ reader for x in acts])
 
 
 @pytest.mark.parametrize("name", [resid_post(0), HERE])
 def test_a_condition_steers_the_prompts_that_meet_it_and_no_others(model, name, direction, prompts):
     reader = direction(7)
-    products = _products(model, name, reader)
+    products = _products(model, name, reader, prompts)
     meets = products > products.median()
     assert 0 < meets.sum() < len(prompts)
     plain = next_token_logits(model, prompts)
