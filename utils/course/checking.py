@@ -6,10 +6,12 @@ only the record of what was passed; re-running the check cells brings that back.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from datetime import date
 from typing import Any
 from unittest import mock
@@ -25,6 +27,7 @@ _PYTEST = ("-s", "--noconftest", "-o", "addopts=", "-c", str(ROOT / "pyproject.t
            *(word for plugin in ("terminal", "cacheprovider", "faulthandler", "warnings", "logging", "threadexception",
                                  "unraisableexception", "junitxml", "doctest", "unittest", "stepwise")
              for word in ("-p", f"no:{plugin}")))
+_TRYING = threading.Lock()
 
 
 class _Learner:
@@ -70,6 +73,15 @@ def _named(learner: _Learner) -> Any:
     return Register()
 
 
+@contextlib.contextmanager
+def _not_within_itself(what: str) -> Iterator[None]:
+    """Raise RuntimeError where an answer that is being tried calls check or hint: that would try it again, without end."""
+    if _TRYING.locked():
+        raise RuntimeError(f"{what}(...) was called while your function was being tried: it stands inside it. Move it to a line, or a cell, below.")
+    with _TRYING:
+        yield
+
+
 def check(answer: Callable) -> None:
     """Check your function against the reference, and show what is right or wrong with it.
 
@@ -79,7 +91,8 @@ def check(answer: Callable) -> None:
     exercise = find_exercise(_name_of(answer))
     if inspect.unwrap(answer) is exercise.reference:
         raise ValueError("That is the reference itself. Write your own: `hint(...)` helps one step at a time.")
-    verdict = verdict_on(exercise, answer)
+    with _not_within_itself("check"):
+        verdict = verdict_on(exercise, answer)
     _record(exercise.name, verdict)
     show_card(Card(verdict.headline, verdict.lines, verdict.passed))
 
@@ -91,7 +104,8 @@ def hint(exercise: Callable | str) -> None:
     level = min(entry_of(found.name)["hints"], len(found.hints) - 1)
     lines = [(f"Hint {level + 1} of {len(found.hints)}", found.hints[level])]
     if level == 1:
-        trace = shape_trace(found, answer) if answer else ""
+        with _not_within_itself("hint"):
+            trace = shape_trace(found, answer) if answer else ""
         lines.append(("Your shapes", trace or f"Call `hint({found.name})` with the function, without quotes, to see the shapes line by line."))
     update_entry(found.name, hints=level + 1)
     show_card(Card(f"{found.name}", lines, None))

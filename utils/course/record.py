@@ -37,18 +37,23 @@ def read_record() -> dict[str, dict]:
     except OSError as error:
         print(f"[fix] {path} cannot be read ({error}): your progress is not kept. Move what lies there, or set PROBE_TO_STEER_PROGRESS.")
         return {}
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     # Cut off by a full disk, or edited: keep it for its owner and start again.
     aside = path.with_suffix(".damaged.json")
-    os.replace(path, aside)
+    try:
+        os.replace(path, aside)
+    except OSError as error:
+        print(f"[fix] {path.name} is damaged and cannot be moved aside ({error}): your progress is not kept. Delete it.")
+        return {}
     print(f"[fix] {path.name} could not be read; it was moved to {aside.name}. Re-run your check cells to rebuild it.")
     return {}
 
 
 def entry_of(name: str) -> dict:
-    """An exercise's row of the record."""
-    return {**NEW_ENTRY, **read_record().get(name, {})}
+    """An exercise's row of the record. What someone wrote into it by hand, and is no count or date, does not count."""
+    kept = read_record().get(name, {})
+    return {**NEW_ENTRY, **{key: value for key, value in kept.items() if type(value) is int or (key == "passed" and isinstance(value, str))}}
 
 
 def update_entry(name: str, **changes: Any) -> None:

@@ -1,0 +1,99 @@
+"""check, on answers of a learner's that are odd in every way: never the course's fault, never without end, never pages of text."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from utils.course.checking import check, hint, progress
+from utils.course.judging import judge
+from utils.course.exercises import find_exercise
+
+
+class Silent(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+def raises_silently(acts, mask):
+    raise Silent
+
+
+def recurses(acts, mask):
+    return recurses(acts, mask)
+
+
+def closes_stdout(acts, mask):
+    print("before")
+    sys.stdout.close()
+    print("after")
+    return acts[:, -1]
+
+
+def holds_itself(acts, mask):
+    x = []
+    x.append(x)
+    return x
+
+
+class Backward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise ValueError("no way back")
+
+
+ODD = {
+    "strings": lambda acts, mask: np.array(["a", "b"]), "objects": lambda acts, mask: np.array([print, None]), "sparse": lambda acts, mask: acts[:, 0].to_sparse(),
+    "nested": lambda acts, mask: torch.nested.nested_tensor([acts[0, 0], acts[0, 1]]), "huge": lambda acts, mask: 10**400, "huger": lambda acts, mask: 10**5000,
+    "a message that fails": raises_silently, "recursion": recurses, "a closed stdout": closes_stdout, "itself": holds_itself,
+    "a long message": lambda acts, mask: (_ for _ in ()).throw(ValueError("x" * 10_000_000)), "the way back": lambda acts, mask: Backward.apply(acts[:, 0]),
+    "prints": lambda acts, mask: print("x" * 50_000_000), "complex": lambda acts, mask: acts[:, 0].to(torch.complex64), "on meta": lambda acts, mask: acts[:, 0].to("meta"),
+    "a generator": lambda acts, mask: (x for x in acts), "a class": lambda acts, mask: Silent, "expanded": lambda acts, mask: acts.sum().expand(len(acts), acts.shape[2]),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_an_odd_answer_is_wrong_in_a_few_words(what):
+    verdict = judge(find_exercise("gather_last_token"), ODD[what])
+    assert verdict.status in ("fail", "error")
+    assert len(repr(verdict.lines)) < 12_000
+
+
+def test_check_within_the_answer_is_refused(own_progress, capsys):
+    def gather_last_token(acts, mask):
+        check(gather_last_token)
+        return acts[:, -1]
+
+    check(gather_last_token)
+    said = capsys.readouterr().out
+    assert "It raised" in said and "it stands inside it" in said and "fault of the course" not in said
+    hint("gather_last_token")  # and afterwards all is as before
+    assert "Hint 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"x"', '{"gather_last_token": 3}', '{"gather_last_token": {"tries": "many", "hints": [], "passed": 3}}', "{", "[" * 100_000])
+def test_a_record_of_another_form_does_not_break_a_check(own_progress, content, capsys):
+    own_progress.write_text(content)
+
+    def gather_last_token(acts, mask):
+        return acts[:, -1]
+
+    check(gather_last_token)
+    hint(gather_last_token)
+    progress()
+    assert "Not yet: gather_last_token" in capsys.readouterr().out
+
+
+def test_a_folder_in_place_of_the_record(own_progress, capsys):
+    own_progress.mkdir()
+
+    def gather_last_token(acts, mask):
+        return acts[:, -1]
+
+    check(gather_last_token)
+    assert "Not yet: gather_last_token" in capsys.readouterr().out
