@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from utils.course.battery import ALL_COUNTS, NOT_TRAINED, NO_THRESHOLD
 from utils.course.cases import integers, normal, wrong_ways
 from utils.course.exercises import Case, Exercise
 
@@ -33,10 +34,13 @@ def _logit_cases(rng: torch.Generator) -> Iterator[Case]:
         yield Case(label, 3 * normal(rng, batch, pos, vocab, dtype=dtype), torch.tensor(last), token, _other(rng, token, vocab))
     l = torch.tensor([[[0.0, 0.0, 0.0], [300.0, -300.0, 5.0]], [[-400.0, 1.0, 400.0], [9.0, 9.0, 9.0]]])
     yield Case('logits far apart, float32', l, torch.tensor([1, 0]), torch.tensor([1, 2]), torch.tensor([0, 0]))
+    yield Case("the same token on both sides", torch.randn(2, 3, 5, generator=rng, dtype=torch.float64), torch.tensor([0, 2]), torch.tensor([4, 1]), torch.tensor([4, 1])).of("extreme")
+    yield Case("logits in the hundreds, float32", 300 * torch.randn(2, 3, 4, generator=rng), torch.tensor([2, 1]), torch.tensor([0, 3]), torch.tensor([2, 1])).of("extreme")
 
 
 logit_difference = Exercise(
     "logit_difference",
+    without={**NOT_TRAINED, **NO_THRESHOLD, "nan": "logits are finite, those behind the padding too"},
     difficulty=1,
     importance=5,
     minutes=8,
@@ -125,10 +129,14 @@ def _add_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("4 texts of 6 tokens, float32", normal(rng, 4, 6, 7, dtype=torch.float32), normal(rng, 7, dtype=torch.float32),
                torch.tensor([-1.5, 3.0, 1.0, -1.0]), torch.tensor([0, 5, 3, 3]))
     yield Case("1 text of 2 tokens", normal(rng, 1, 2, 3), normal(rng, 3), torch.tensor([-0.7], dtype=torch.float64), torch.tensor([0]))
+    yield Case("a dose of 0, and the last token", torch.randn(2, 3, 4, generator=rng, dtype=torch.float64), torch.randn(4, generator=rng, dtype=torch.float64),
+               torch.tensor([0.0, 1.5], dtype=torch.float64), torch.tensor([0, 2])).of("extreme")
 
 
 add_along = Exercise(
     "add_along",
+    new=True,
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=5,
     minutes=10,
@@ -223,10 +231,12 @@ def _random_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("3 draws in 5 dimensions", normal(rng, 3, 5), 3 * normal(rng, 5) + 1)
     yield Case("6 draws in 4 dimensions, float32", normal(rng, 6, 4, dtype=torch.float32), 0.2 * normal(rng, 4, dtype=torch.float32) + 0.5)
     yield Case("1 draw in 9 dimensions", normal(rng, 1, 9), 10 * normal(rng, 9) - 2)
+    yield Case("two dimensions, one draw almost along the direction", torch.tensor([[1.0, 1e-4], [-2.0, 5.0]], dtype=torch.float64), torch.tensor([3.0, 0.0], dtype=torch.float64)).of("extreme")
 
 
 norm_matched_random = Exercise(
     "norm_matched_random",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=5,
     minutes=12,
@@ -327,10 +337,14 @@ def _patch_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("4 texts of 6 tokens, patched from texts of 6, float32", normal(rng, 4, 6, 8, dtype=torch.float32),
                normal(rng, 4, 6, 8, dtype=torch.float32), torch.tensor([2, 2, 5, 4]), torch.tensor([1, 4, 3, 2]))
     yield Case("1 text of 3 tokens, patched from one of 4", normal(rng, 1, 3, 5), normal(rng, 1, 4, 5), torch.tensor([1]), torch.tensor([2]))
+    yield Case("copied to the first, from the last", torch.randn(2, 3, 4, generator=rng, dtype=torch.float64), torch.randn(2, 5, 4, generator=rng, dtype=torch.float64),
+               torch.tensor([0, 0]), torch.tensor([4, 4])).of("extreme")
 
 
 patch_positions = Exercise(
     "patch_positions",
+    new=True,
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=5,
     minutes=8,
@@ -435,10 +449,14 @@ def _recovered_cases(rng: torch.Generator) -> Iterator[Case]:
     c, k = (torch.tensor([4.0, 1.0, 6.0], dtype=torch.float64), torch.tensor([1.0, 3.0, 2.0], dtype=torch.float64))
     yield Case('no place dimension', torch.tensor([2.0, 2.0, 5.0], dtype=torch.float64), c, k)
     yield Case('one text moves the other way', torch.tensor([[2.0, 2.0, 5.0], [1.0, 3.0, 2.0]], dtype=torch.float64), c, k)
+    low, high = torch.randn(4, generator=rng, dtype=torch.float64) - 3, torch.randn(4, generator=rng, dtype=torch.float64) + 2
+    yield Case("clean below corrupted", torch.randn(3, 4, generator=rng, dtype=torch.float64), low, high).of("extreme")
+    yield Case("one text", torch.randn(2, 1, generator=rng, dtype=torch.float64), high[:1], low[:1]).of("extreme")
 
 
 recovered_fraction = Exercise(
     "recovered_fraction",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -526,10 +544,16 @@ def _move_cases(rng: torch.Generator) -> Iterator[Case]:
         if n > 1:
             state[1] = (state[0] + 1) % states  # at least two different states
         yield Case(label, normal(rng, n, width, dtype=dtype), 2 * normal(rng, states, width, dtype=dtype) + 1, state, _other(rng, state, states))
+    centroids = torch.randn(4, 3, generator=rng, dtype=torch.float64)
+    centroids[2] = torch.nan
+    yield Case("a state that nobody is in or goes to has no mean", torch.randn(3, 3, generator=rng, dtype=torch.float64), centroids,
+               torch.tensor([0, 3, 1]), torch.tensor([1, 3, 0])).of("nan")
+    yield Case("every row stays where it is", torch.randn(2, 3, generator=rng, dtype=torch.float64), centroids[:2], torch.tensor([0, 1]), torch.tensor([0, 1])).of("extreme")
 
 
 move_to_centroid = Exercise(
     "move_to_centroid",
+    without={**NOT_TRAINED, **NO_THRESHOLD},
     difficulty=1,
     importance=4,
     minutes=6,
@@ -588,9 +612,9 @@ def _(acts, centroids, state, target):
 
 @move_to_centroid.variant
 def _(acts, centroids, state, target):
-    """One-hot matrices."""
-    pick = torch.nn.functional.one_hot(target, len(centroids)) - torch.nn.functional.one_hot(state, len(centroids))
-    return acts + pick.to(acts.dtype) @ centroids
+    """The steps between all states first, then one of them for each row."""
+    steps = centroids[None] - centroids[:, None]
+    return acts + steps[state, target]
 
 
 @move_to_centroid.variant
@@ -621,10 +645,15 @@ def _legal_cases(rng: torch.Generator) -> Iterator[Case]:
     b = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 0, 0]], dtype=torch.bool)
     a = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 1, 0]], dtype=torch.bool)
     yield Case('a probability exactly at the threshold, which is 0.25', l, b, a, 0.25)
+    even = torch.zeros(2, 4, dtype=torch.float64)
+    legal = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0]]).bool()
+    yield Case("all probabilities exactly at the threshold", even, ~legal, legal, 0.25).of("boundary")
+    yield Case("a threshold of 0", torch.randn(2, 4, generator=rng, dtype=torch.float64), ~legal, legal, 0.0).of("extreme")
 
 
 legal_shares = Exercise(
     "legal_shares",
+    without={**NOT_TRAINED, **ALL_COUNTS},
     difficulty=3,
     importance=4,
     minutes=18,
@@ -757,10 +786,12 @@ def _inlp_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("23 rows, 5 dimensions, 2 rounds, ridge 0.4, float32", *_labelled(rng, 23, 5, dtype=torch.float32), 2, ridge=0.4)
     yield Case("9 rows in 14 dimensions, 4 rounds", *_labelled(rng, 9, 14), 4)
     yield Case("30 rows, 4 dimensions, 1 round", *_labelled(rng, 30, 4), 1)
+    yield Case("as many rounds as can be", torch.randn(12, 3, generator=rng, dtype=torch.float64), torch.arange(12) % 2, 2).of("extreme")
 
 
 inlp_directions = Exercise(
     "inlp_directions",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=4,
     importance=4,
     minutes=25,
@@ -892,10 +923,16 @@ def _leace_cases(rng: torch.Generator) -> Iterator[Case]:
     y = torch.tensor([0, 1] * 6)
     x[:, 2] += y * 0.0004
     yield Case('small units', x, y)
+    yield Case("all labels are 1", torch.randn(5, 3, generator=rng, dtype=torch.float64), torch.ones(5, dtype=torch.long)).of("errors")
+    yield Case("all labels are 0", torch.randn(4, 2, generator=rng, dtype=torch.float64), torch.zeros(4, dtype=torch.long)).of("errors")
+    wide = torch.randn(30, 3, generator=rng, dtype=torch.float64) * torch.tensor([1.0, 1.0, 0.2], dtype=torch.float64)
+    yield Case("a coarse rtol takes a narrow direction for none", wide, torch.arange(30) % 2, 0.2).of("boundary")
+    yield Case("one feature", torch.randn(8, 1, generator=rng, dtype=torch.float64), torch.arange(8) % 2).of("extreme")
 
 
 leace_eraser = Exercise(
     "leace_eraser",
+    without={**NOT_TRAINED, **ALL_COUNTS},
     difficulty=4,
     importance=4,
     minutes=30,
@@ -958,22 +995,26 @@ def _(acts, labels, rtol=1e-8):
 @leace_eraser.variant
 def _(acts, labels, rtol=1e-8):
     """As in the paper: whiten, project, un-whiten, by an eigendecomposition."""
+    if labels.unique().numel() == 1:
+        raise ValueError("one class only")
     mean, eye = acts.mean(0), torch.eye(acts.shape[1], dtype=acts.dtype)
     values, vectors = torch.linalg.eigh(torch.cov(acts.T))
     kept = values > rtol * values.max()
     values, vectors = values[kept], vectors[:, kept]
-    whiten, unwhiten = (vectors / values.sqrt()) @ vectors.T, (vectors * values.sqrt()) @ vectors.T
+    whiten = (vectors / values.sqrt()) @ vectors.T
     cross = acts[labels == 1].mean(0) - acts[labels == 0].mean(0)
     u = whiten @ cross
     if u.norm() < 1e-12:
         return eye, torch.zeros_like(mean)
-    matrix = eye - unwhiten @ torch.outer(u, u) @ whiten / (u @ u)
+    matrix = eye - torch.outer(cross, whiten @ u) / (u @ u)
     return matrix, mean - matrix @ mean
 
 
 @leace_eraser.variant
 def _(acts, labels, rtol=1e-8):
     """Least squares instead of a pseudo-inverse; the difference of the means instead of c, which is a multiple of it."""
+    if labels.unique().numel() == 1:
+        raise ValueError("one class only")
     mean = acts.mean(0)
     centred = acts - mean
     step = acts[labels == 1].mean(0) - acts[labels == 0].mean(0)
@@ -988,6 +1029,8 @@ def _(acts, labels, rtol=1e-8):
 @leace_eraser.variant
 def _(acts, labels, rtol=1e-8):
     """The minimum-norm regression of the labels, from the singular values; the matrix stored transposed."""
+    if labels.unique().numel() == 1:
+        raise ValueError("one class only")
     mean = acts.mean(0)
     left, size, right = torch.linalg.svd(acts - mean, full_matrices=False)
     kept = size.square() > rtol * size.square().max()

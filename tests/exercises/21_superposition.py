@@ -9,6 +9,7 @@ from einops import einsum
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from utils.course.battery import ALL_COUNTS, NOT_TRAINED, NO_MATRIX, NO_SCALE, NO_THRESHOLD
 from utils.course.cases import normal, uniform
 from utils.course.exercises import Case, Exercise
 from utils.probes import auroc
@@ -40,10 +41,15 @@ def _coordinate_cases(rng: torch.Generator) -> Iterator[Case]:
     copies = normal(rng, 12, 1)
     yield Case("coordinates 1 and 3 are copies", torch.cat([torch.zeros(12, 1), copies, torch.zeros(12, 1), copies], 1), (copies[:, 0] > copies[:, 0].median()).long())
     yield Case("every value twice", torch.tensor([[1.0, 2.0, 0.0], [1.0, 1.0, 0.0], [2.0, 2.0, 1.0], [2.0, 1.0, 0.0], [1.0, 1.0, 1.0]]), torch.tensor([0, 0, 1, 1, 0]))
+    labels = torch.tensor([0, 0, 1, 1])
+    yield Case("one falls exactly as well as another rises", torch.tensor([[1.0, 0.0, 4.0], [1.0, 1.0, 3.0], [1.0, 2.0, 2.0], [1.0, 3.0, 1.0]]), labels).of("boundary")
+    yield Case("nothing tells them apart", torch.ones(4, 3), labels).of("extreme")
+    yield Case("one row of each class", torch.tensor([[0.0, -3.0], [0.0, -4.0]]), torch.tensor([1, 0])).of("extreme")
 
 
 best_single_coordinate = Exercise(
     "best_single_coordinate",
+    without={**NOT_TRAINED, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=10,
@@ -177,10 +183,15 @@ def _forward_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("more hidden dimensions than features", 6, 2, 3, 4, torch.float64)
     yield case("as many instances as features, 3", 5, 3, 3, 3, torch.float64)
     yield case("one instance, float32", 7, 1, 6, 2, torch.float32)
+    yield case("one row, one feature, one dimension", 1, 1, 1, 1, torch.float64).of("extreme")
+    shape = (2, 1, 3)
+    yield Case("features that are negative", normal(rng, *shape), normal(rng, 1, 2, 3), normal(rng, 1, 3)).of("negative")
 
 
 toy_forward = Exercise(
     "toy_forward",
+    trained=('W', 'b'),
+    without={**ALL_COUNTS, "boundary": "both sides of the ReLU agree at 0"},
     difficulty=2,
     importance=5,
     minutes=12,
@@ -296,10 +307,15 @@ def _loss_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("4 rows, 3 instances, 5 features", 4, 3, 5, torch.float64)
     yield case("6 rows, 2 instances, 2 features", 6, 2, 2, torch.float64)
     yield case("one row, 7 instances, float32", 1, 7, 3, torch.float32)
+    yield case("one row, one feature", 1, 1, 1, torch.float64).of("extreme")
+    yield Case("targets and outputs that are negative", normal(rng, 3, 2, 4), normal(rng, 3, 2, 4), uniform(rng, 2, 4)).of("negative")
+    yield Case("a feature of no importance", normal(rng, 3, 1, 2), normal(rng, 3, 1, 2), torch.tensor([[0.0, 2.0]], dtype=torch.float64)).of("extreme")
 
 
 toy_loss = Exercise(
     "toy_loss",
+    trained=('out',),
+    without={**NO_THRESHOLD, **ALL_COUNTS},
     difficulty=1,
     importance=4,
     minutes=6,
@@ -407,10 +423,13 @@ def _linear_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("9 features, 1 hidden, float32", 9, 1, torch.float32)
     yield case("7 features, no hidden dimension", 7, 0, torch.float64)
     yield case("3 features, 5 hidden", 3, 5, torch.float64)
+    yield Case("features that are never or always there", torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64), torch.tensor([9.0, 1.0, 2.0], dtype=torch.float64), 1).of("extreme")
+    yield Case("equal features", torch.full((4,), 0.5, dtype=torch.float64), torch.ones(4, dtype=torch.float64), 3).of("extreme")
 
 
 linear_loss = Exercise(
     "linear_loss",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, **NO_SCALE, **NO_MATRIX, "negative": "probabilities and importances are never negative"},
     difficulty=3,
     importance=4,
     minutes=18,
@@ -542,10 +561,12 @@ def _two_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("a grid of 3 by 4, float32", uniform(rng, 3, 4, low=0.1, dtype=torch.float32), uniform(rng, 3, 4, low=0.2, high=5.0, dtype=torch.float32))
     yield Case("a single point", torch.tensor(0.5, dtype=torch.float64), torch.tensor(1.5, dtype=torch.float64))
     yield Case("always there, or not important", torch.tensor([1.0, 0.3], dtype=torch.float64), torch.tensor([2.0, 0.0], dtype=torch.float64))
+    yield Case("never there, and always", torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64), torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)).of("extreme")
 
 
 two_feature_losses = Exercise(
     "two_feature_losses",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, **NO_SCALE, "negative": "probabilities and importances are never negative"},
     difficulty=4,
     importance=4,
     minutes=25,
@@ -679,10 +700,17 @@ def _dimensionality_cases(rng: torch.Generator) -> Iterator[Case]:
     silent[0, :, 2] = 0.0
     silent[1, :, [0, 6]] = 0.0
     yield Case("features of length 0, float32", silent)
+    W = normal(rng, 1, 2, 4)
+    W[..., 1] *= 1e-12
+    W[..., 2] *= 1e12
+    yield Case("a very short column beside a very long one", W).of("extreme")
+    yield Case("short columns, float32", 1e-4 * normal(rng, 2, 3, 4, dtype=torch.float32)).of("extreme")
+    yield Case("a length just above 0", torch.tensor([[[1e-100, 1.0, 0.0]]], dtype=torch.float64)).of("boundary")
 
 
 feature_dimensionality = Exercise(
     "feature_dimensionality",
+    without={**NOT_TRAINED, **ALL_COUNTS},
     difficulty=3,
     importance=5,
     minutes=18,

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from utils.course.battery import ALL_COUNTS, NOT_TRAINED, NO_MATRIX, NO_THRESHOLD
 from utils.course.cases import close_to, integers, normal, tiny, token_rows, uniform, wrong_ways
 from utils.course.exercises import Case, Exercise
 from utils.hooks import intervene, resid_post, run_with_cache
@@ -22,10 +23,14 @@ def _chunk_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("documents of 9, 2, 7 and 11 tokens, rows of 5", [9, 2, 7, 11], 5, 1)
     yield case("one that fills its rows exactly, rows of 4", [6, 1, 9, 5], 4, 3)
     yield Case("no document fills a row", [[5, 6], [7]], 4, 0)
+    yield case("an empty document, one exactly full, one a token short", [0, 4, 3], 5, 2).of("boundary")
+    yield Case("no documents", [], 3, 0).of("extreme")
+    yield case("rows of two tokens", [3, 1], 2, 7).of("extreme")
 
 
 chunk_documents = Exercise(
     "chunk_documents",
+    without={**NOT_TRAINED, **ALL_COUNTS, **NO_MATRIX, "scale": "tokens have no scale", "negative": "tokens are never negative"},
     difficulty=2,
     importance=4,
     minutes=12,
@@ -165,10 +170,13 @@ def _mask_cases(rng: torch.Generator) -> Iterator[Case]:
     # The median length is 4 without the first token and 2 with it: the 8 is usual or not.
     scale = torch.tensor([[1.0, 1.0, 1.0, 4.0, 4.0, 8.0, 2.0, 4.0]], dtype=torch.float64)
     yield Case("a small first token", scale[..., None] * torch.tensor([3.0, 4.0], dtype=torch.float64), 3.0)
+    yield Case("rows of two tokens", torch.tensor([[[9.0], [1.0]], [[0.0], [-2.0]]], dtype=torch.float64), 1.0).of("extreme")
+    yield Case("one just above the limit", torch.tensor([[[9.0], [2.0], [2.0], [6.000001]]], dtype=torch.float64), 3.0).of("boundary")
 
 
 usual_token_mask = Exercise(
     "usual_token_mask",
+    without={**NOT_TRAINED, "nan": "activations are finite"},
     difficulty=2,
     importance=5,
     minutes=10,
@@ -272,10 +280,14 @@ def _fold_cases(rng: torch.Generator) -> Iterator[Case]:
         params = {"W_enc": normal(rng, d_in, d_sae, dtype=dtype), "b_enc": normal(rng, d_sae, dtype=dtype), "W_dec": normal(rng, d_sae, d_in, dtype=dtype),
                   "b_dec": 1 + normal(rng, d_in, dtype=dtype)}
         yield Case(f"{d_sae} latents, {d_in} dimensions, scale {scale}", params, 3 + normal(rng, d_in, dtype=dtype), scale)
+    one = {"W_enc": normal(rng, 1, 1), "b_enc": normal(rng, 1), "W_dec": normal(rng, 1, 1), "b_dec": normal(rng, 1)}
+    yield Case("one latent, nothing to fold", one, torch.zeros(1, dtype=torch.float64), 1.0).of("extreme")
 
 
 fold_normalisation = Exercise(
     "fold_normalisation",
+    new=True,
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=3,
     importance=4,
     minutes=15,
@@ -346,8 +358,8 @@ def _(params, mean, scale):
 
 @fold_normalisation.variant
 def _(params, mean, scale):
-    """torch.add with a factor; matrices passed through."""
-    return params | {"b_enc": params["b_enc"].mul(scale), "b_dec": torch.add(mean, params["b_dec"], alpha=scale)}
+    """torch.add with a factor; matrices copied."""
+    return {name: value.clone() for name, value in params.items()} | {"b_enc": params["b_enc"].mul(scale), "b_dec": torch.add(mean, params["b_dec"], alpha=scale)}
 
 
 @fold_normalisation.variant
@@ -366,10 +378,14 @@ def _variance_cases(rng: torch.Generator) -> Iterator[Case]:
         x = 5 + normal(rng, n, d) * torch.linspace(0.5, 3, d, dtype=torch.float64) * torch.linspace(0.7, 2, n, dtype=torch.float64)[:, None]
         x_hat = x + 0.4 * normal(rng, n, d) + 0.2
         yield Case(f"{n} rows, {d} dimensions", x.to(dtype), x_hat.to(dtype))
+    x = normal(rng, 5, 3)
+    yield Case("worse than the mean", x, -4 * x).of("extreme")
+    yield Case("perfect", x, x.clone()).of("extreme")
 
 
 variance_explained = Exercise(
     "variance_explained",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=5,
     minutes=12,
@@ -476,10 +492,15 @@ def _firing_cases(rng: torch.Generator) -> Iterator[Case]:
 
     yield case("40 tokens, 9 latents", 40, 9, torch.float64)
     yield case("30 tokens, 13 latents, float32", 30, 13, torch.float32)
+    tenth = torch.zeros(20, 3, dtype=torch.float64)
+    tenth[:2, 0], tenth[:3, 1] = 1e-30, 1e-30
+    yield Case("exactly a tenth, and one token more, both faint", tenth).of("boundary")
+    yield Case("one token, nothing fires", torch.zeros(1, 4, dtype=torch.float64)).of("extreme")
 
 
 firing_statistics = Exercise(
     "firing_statistics",
+    without={**NOT_TRAINED, **ALL_COUNTS, "negative": "latents are 0 or more"},
     difficulty=1,
     importance=4,
     minutes=8,
@@ -579,10 +600,15 @@ def _loss_cases(rng: torch.Generator) -> Iterator[Case]:
         usual = torch.rand(batch, pos, generator=rng) < 0.6
         usual[:, 0], usual[:, 2], usual[:, 3] = False, True, False
         yield Case(f"{batch} rows of {pos} tokens, after block {layer}", tiny(), tokens, resid_post(layer), 2 * normal(rng, batch, pos, 24, dtype=torch.float32), usual)
+    tokens, usual = token_rows(rng, 2, 5, low=4), torch.tensor([[0, 1, 0, 1, 0], [0, 1, 1, 0, 0]]).bool()
+    values = normal(rng, 2, 5, 24, dtype=torch.float32).masked_fill(~usual[..., None], torch.nan)
+    yield Case("what stands in is no number where nothing stands in", tiny(), tokens, resid_post(0), values, usual).of("nan")
+    yield Case("one row of two tokens", tiny(), tokens[:1, :2], resid_post(1), normal(rng, 1, 2, 24, dtype=torch.float32), usual[:1, :2]).of("extreme")
 
 
 loss_with = Exercise(
     "loss_with",
+    without={**NOT_TRAINED, **NO_THRESHOLD, "scale": "there is no float64 model"},
     difficulty=3,
     importance=5,
     minutes=15,
@@ -695,11 +721,13 @@ def _kl_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("3 rows of 4 predictions, 7 words", 2 * normal(rng, 3, 4, 7), 2 * normal(rng, 3, 4, 7))
     yield Case("5 predictions, 11 words, float32", 3 + 2 * normal(rng, 5, 11, dtype=torch.float32), normal(rng, 5, 11, dtype=torch.float32) - 2)
     yield Case("large logits", 800 + 30 * normal(rng, 2, 5), 1000 + 30 * normal(rng, 2, 5))
+    yield Case("logits of 0 and 120, float32", torch.tensor([[0.0, 120.0, 3.0]]), torch.tensor([[120.0, 0.0, 5.0]])).of("extreme")
+    yield Case("equal predictions", torch.tensor([[1.0, 2.0]], dtype=torch.float64), torch.tensor([[4.0, 5.0]], dtype=torch.float64)).of("extreme")
 
 
 kl_from_clean = Exercise(
     "kl_from_clean",
-    without={"scale": "logits have no scale that is free: a difference of probabilities that differ by 1e-12 is rounding"},
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, "scale": "logits have no scale that is free: a difference of probabilities that differ by 1e-12 is rounding"},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -768,8 +796,9 @@ def _(clean, other):
 
 @kl_from_clean.variant
 def _(clean, other):
-    """torch.distributions."""
-    return torch.distributions.kl_divergence(torch.distributions.Categorical(logits=clean), torch.distributions.Categorical(logits=other))
+    """Cross-entropy minus entropy."""
+    p = clean.log_softmax(-1)
+    return (p.exp() * p).sum(-1) - (p.exp() * other.log_softmax(-1)).sum(-1)
 
 
 @kl_from_clean.variant
@@ -792,10 +821,14 @@ def _recovered_cases(rng: torch.Generator) -> Iterator[Case]:
         sae = clean + (ablated - clean) * uniform(rng, n_docs) * 0.7
         draws = integers(rng, 0, n_docs, n_draws, n_docs)
         yield Case(f"{n_docs} documents, {n_draws} resamples", torch.stack([clean, sae, ablated], 1).to(dtype), draws)
+    losses = torch.tensor([[2.0, 9.0, 5.0], [1.0, 4.0, 3.0], [3.0, 3.5, 4.0]], dtype=torch.float64)
+    yield Case("an SAE worse than the ablation", losses, integers(rng, 0, 3, 20, 3)).of("extreme")
+    yield Case("one document", losses[2:], torch.zeros(4, 1, dtype=torch.long)).of("extreme")
 
 
 loss_recovered = Exercise(
     "loss_recovered",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, "negative": "losses are never negative"},
     difficulty=3,
     importance=5,
     minutes=15,

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import plotly.graph_objects as go
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from scipy.stats import binomtest
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -93,8 +94,8 @@ class TrainedSAE:
         }[self.headline]
         return (f"{self.headline}: {mine} of the variance against {flat}, a lead of {self.lead}, on {self.files[1]} files that it never saw; "
                 f"random directions explain {blind.value:.3f}. It costs the model {self.nats:.3f} nats a token and recovers {self.recovered} of what "
-                f"answering with the mean would cost. {meaning} A second seed shares {self.twins} of its latents: the others are findings "
-                f"about one training run.")
+                f"answering with the mean would cost. {meaning} A second seed shares {self.twins} of its latents: what it does not "
+                f"share is a finding about one training run.")
 
     def card(self) -> str:
         """The card in Markdown."""
@@ -112,10 +113,10 @@ class TrainedSAE:
         names, found = list(self.scores), list(self.scores.values())
         fig = go.Figure(go.Scatter(x=[e.value for e in found], y=names, mode="markers", marker={"size": 12, "color": [PALETTE[0], PALETTE[1], GREY]},
                                    error_x={"array": [e.high - e.value for e in found], "arrayminus": [e.value - e.low for e in found]}))
-        fig.add_vline(x=0, line={"dash": "dash", "color": GREY}, annotation_text="the mean alone", annotation_position="bottom right")
+        fig.add_vline(x=0, line={"dash": "dash", "color": GREY}, annotation_text="the mean alone", annotation_position="top right")
         low = min(-0.05, *(e.low - 0.05 for e in found))
         return fig.update_layout(title=f"{self.headline}, by {self.lead.value:+.2f}", xaxis={"title": "variance explained on held-out files, 95% interval", "range": [low, 1]},
-                                 yaxis={"title": "what rebuilds the activations", "autorange": "reversed"}, margin={"l": 220}, height=330)
+                                 yaxis={"range": [len(names) - 0.5, -0.8]}, margin={"l": 220}, height=330)
 
 
 def read_folder(folder: str | Path) -> list[Document]:
@@ -216,7 +217,7 @@ def train_on_folder(
     return TrainedSAE(
         sae, saved, (len(train_texts), n_held), (len(train), len(held)), {name: explained(rebuild, x, document, seed) for name, rebuild in rivals.items()},
         bootstrap(lambda s: (s[1] - s[0]) / s[2], error, flat, total, seed=seed), cost.recovered_mean, cost.sae - cost.clean,
-        fit.l0, fit.dead, fit.dense, _twins(sae.W_dec, other.W_dec, seed))
+        fit.l0, fit.dead, fit.dense, _twins(sae.W_dec, other.W_dec))
 
 
 def train_folder(folder: Path, name: str | None = None, **settings: int) -> int:
@@ -254,7 +255,7 @@ def _harvested(model: TransformerBridge, texts: list[Document], hook: str, folde
         raise TextError(str(error)) from error
 
 
-def _twins(rows: Float[Tensor, "d_sae d_in"], others: Float[Tensor, "d_sae d_in"], seed: int) -> Estimate:
-    """The share of decoder rows with a nearly parallel one in another SAE, with its interval over latents."""
-    same: Int[Tensor, " d_sae"] = ((rows @ others.T).amax(1) > TWIN).float()
-    return bootstrap(lambda s: s[0] / s[1], same, torch.ones(len(same)), seed=seed)
+def _twins(rows: Float[Tensor, "d_sae d_in"], others: Float[Tensor, "d_sae d_in"]) -> Estimate:
+    """The share of decoder rows with a nearly parallel one in another SAE, with its exact interval (Clopper and Pearson)."""
+    same = int(((rows @ others.T).amax(1) > TWIN).sum())
+    return Estimate(same / len(rows), *binomtest(same, len(rows)).proportion_ci())
