@@ -123,6 +123,8 @@ def describe_type(value: Any) -> str:
     """'a list of 3', 'a float32 tensor [2, 5]': what a value is, without its contents."""
     if value is None:
         return "None"
+    if isinstance(value, torch.Tensor) and value.is_nested:  # it has no shape
+        return f"a nested {_short(value.dtype)} tensor"
     if isinstance(value, torch.Tensor):
         return f"{_article(_short(value.dtype))} tensor {list(value.shape)}"
     if isinstance(value, np.ndarray):
