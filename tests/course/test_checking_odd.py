@@ -73,7 +73,7 @@ def test_check_within_the_answer_is_refused(own_progress, capsys):
     said = capsys.readouterr().out
     assert "It raised" in said and "it stands inside it" in said and "fault of the course" not in said
     hint("gather_last_token")  # and afterwards all is as before
-    assert "Hint 1" in capsys.readouterr().out
+    assert "Hint 2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", '"x"', '{"gather_last_token": 3}', '{"gather_last_token": {"tries": "many", "hints": [], "passed": 3}}', "{", "[" * 100_000])
