@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from utils.paths import atomic_write, cache_dir
+from utils.paths import cache_dir, write_cache
 
 CODE_VERSION = 1
 """Part of every cache key: raise it when a change here changes what is stored."""
@@ -78,18 +78,17 @@ def from_half(stored: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_cached(file: Path, stored: dict[str, Tensor]) -> None:
-    content = safetensors.torch.save({**stored, "sha256": _checksum(stored)})
-    try:
-        atomic_write(file, content)
-    except OSError as error:
-        print(f"Activations are not cached: {error}")
+    """Write a result. Its key, the file's name, is a part of what the checksum covers."""
+    bound = {**stored, "key": _key(file)}
+    write_cache(file, safetensors.torch.save({**bound, "sha256": _checksum(bound)}))
 
 
 def load_cached(file: Path) -> dict[str, Tensor] | None:
-    """Read a result back; None if there is none, or if it is damaged (it is then deleted)."""
+    """Read a result back; None if there is none, or if it is damaged or another key's (it is then deleted)."""
     try:
         stored = safetensors.torch.load(file.read_bytes())
-        if torch.equal(stored.pop("sha256"), _checksum(stored)):
+        # Files from before the key was written into them have none: their name is all that binds them.
+        if torch.equal(stored.pop("sha256"), _checksum(stored)) and torch.equal(stored.pop("key", _key(file)), _key(file)):
             return stored
     except OSError:
         return None  # not there, or not to be read: if the disk is at fault, `save_cached` will say so
@@ -99,6 +98,11 @@ def load_cached(file: Path) -> dict[str, Tensor] | None:
     with suppress(OSError):
         file.unlink()
     return None
+
+
+def _key(file: Path) -> Int[Tensor, "32"]:
+    """What a file's name says of its content, to be written into it."""
+    return torch.tensor(list(hashlib.sha256(file.stem.encode()).digest()), dtype=torch.uint8)
 
 
 def _checksum(stored: dict[str, Tensor]) -> Int[Tensor, "32"]:

@@ -68,6 +68,10 @@ def tokenize(
             raise TypeError(f"text {i} is of type {type(text).__name__}, not a string.")
         if not text:
             raise ValueError(f"text {i} is empty.")
+        if len(text) > 16 * model.cfg.n_ctx and len(text) > _longest_token(model) * model.cfg.n_ctx:
+            raise ValueError(  # before it is cut into tokens, which takes a second for every half a megabyte
+                f"text {i} has {len(text):,} characters, more than a context of {model.cfg.n_ctx} tokens can hold. Shorten or split it."
+            )
     rows = model.tokenizer(texts, add_special_tokens=False)["input_ids"]
     rows = [row if row[:1] == [bos] else [bos, *row] for row in rows]
     for i, row in enumerate(rows):
@@ -81,6 +85,11 @@ def tokenize(
     tokens = torch.full(mask.shape, bos if pad is None else pad)
     tokens[mask] = torch.tensor([token for row in rows for token in row])
     return tokens.to(model.cfg.device), mask.to(model.cfg.device)
+
+
+def _longest_token(model: TransformerBridge) -> int:
+    """The characters of the longest token in the vocabulary."""
+    return max(map(len, model.tokenizer.get_vocab()))
 
 
 def collect_activations(

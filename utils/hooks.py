@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import difflib
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Int
@@ -146,19 +148,30 @@ def _why_unknown(model: TransformerBridge, name: str) -> str:
     return f"no hook point {name!r}. {hint}"
 
 
+_LOCKS: WeakKeyDictionary[TransformerBridge, threading.RLock] = WeakKeyDictionary()
+_MAKING = threading.Lock()
+
+
+def _lock_of(model: TransformerBridge) -> threading.RLock:
+    """The model's lock. A hook acts in every forward pass, whichever thread runs it: two threads would change each other's."""
+    with _MAKING:
+        return _LOCKS.setdefault(model, threading.RLock())
+
+
 @contextmanager
-def _attached(functions: Iterable[tuple[HookPoint, Callable]]) -> Iterator[None]:
-    """Add these hooks, and take away these and no others at the end, whatever happens."""
+def _attached(model: TransformerBridge, functions: Iterable[tuple[HookPoint, Callable]]) -> Iterator[None]:
+    """Add these hooks, and take away these and no others at the end, whatever happens. Other threads wait until then."""
     added = []
-    try:
-        for point, function in functions:
-            point.add_hook(function)
-            added.append((point, point.fwd_hooks[-1]))
-        yield
-    finally:
-        for point, handle in added:
-            handle.hook.remove()
-            point.fwd_hooks = [other for other in point.fwd_hooks if other is not handle]
+    with _lock_of(model):
+        try:
+            for point, function in functions:
+                point.add_hook(function)
+                added.append((point, point.fwd_hooks[-1]))
+            yield
+        finally:
+            for point, handle in added:
+                handle.hook.remove()
+                point.fwd_hooks = [other for other in point.fwd_hooks if other is not handle]
 
 
 @torch.no_grad()
@@ -198,7 +211,7 @@ def run_with_cache(
 
         return hook
 
-    with _attached([(point, keep(name)) for name, point in points.items()]):
+    with _attached(model, [(point, keep(name)) for name, point in points.items()]):
         model(tokens, return_type=None)
     missing = [name for name in points if name not in cache]
     if missing:
@@ -218,6 +231,8 @@ def check_tokens(model: TransformerBridge, tokens: Int[Tensor, "n pos"]) -> None
     if not isinstance(tokens, Tensor) or tokens.is_floating_point() or tokens.dtype == torch.bool:
         kind = tokens.dtype if isinstance(tokens, Tensor) else type(tokens).__name__
         raise ValueError(f"tokens must be a tensor of integers, not {kind}.")
+    if tokens.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"tokens must be int64 or int32, not {_plain(tokens.dtype)}: smaller integers cannot hold a vocabulary. Write tokens.long().")
     if tokens.ndim != 2 or tokens.numel() == 0:
         raise ValueError(
             f"tokens must have the shape [n, pos], at least [1, 1]; got {list(tokens.shape)}."
@@ -254,7 +269,7 @@ def intervene(
 
     Args:
         model: the bridge, plain or sae_lens'.
-        hooks: {canonical hook name: function}.
+        hooks: {canonical hook name: function}. While the block runs, other threads wait that would hook this model.
         may_do_nothing: do not raise at the end when a hook never ran or never changed anything.
 
     Yields:
@@ -262,11 +277,14 @@ def intervene(
 
     Raises:
         HookNameError: before anything runs, when a name is wrong.
+        TypeError: `hooks` is no mapping of names to functions.
         InterventionError: at once, when a function does not return a finite tensor of the shape,
             dtype and device that it was given; at the end of the block, when a hook never ran or
             never changed anything. An exception from inside the block is passed on as it is.
             The hooks are gone in every case.
     """
+    if not isinstance(hooks, Mapping) or not all(callable(function) for function in hooks.values()):
+        raise TypeError("hooks must be {hook name: function}, such as {resid_post(3): lambda activation, hook: 2 * activation}.")
     points = check_hook_names(model, hooks)
     records = {name: HookRecord() for name in points}
 
@@ -281,7 +299,7 @@ def intervene(
 
         return hook
 
-    with _attached([(point, recorded(name)) for name, point in points.items()]):
+    with _attached(model, [(point, recorded(name)) for name, point in points.items()]):
         yield records
     # Not in a `finally`: an exception already on its way out must not be replaced by this one.
     if not may_do_nothing:

@@ -73,6 +73,14 @@ def atomic_write(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content)
 
 
+def write_cache(path: Path, content: bytes | str) -> None:
+    """`atomic_write` for what can be computed again: a full or read-only disk costs the file and a printed line, not the result."""
+    try:
+        atomic_write(path, content)
+    except OSError as error:
+        print(f"Not kept in the cache, so it will be computed again next time: {error}")
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield an empty temporary folder; it becomes `path` at the end, and vanishes if the block raises.

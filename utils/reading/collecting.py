@@ -89,14 +89,19 @@ def collect_features(
 
 
 def cached_stats(key: list[str], collect: Callable[[], FeatureStats]) -> FeatureStats:
-    """What is on disk under this key, else what `collect` makes, which is then put there."""
+    """What is on disk under this key, else what `collect` makes, which is then put there if it can be."""
     name = hashlib.sha256("|".join([str(CODE_VERSION), *key]).encode()).hexdigest()[:32]
     path = cache_dir() / "features" / f"{name}.safetensors"
     if path.exists():
         with suppress(FeatureError):  # a damaged file costs time, not an error
-            return FeatureStats.load(path)
+            stats = FeatureStats.load(path)
+            if {stats.sae_sha256, stats.hook_name} <= {*key}:  # else it was written under another key, and moved
+                return stats
     stats = collect()
-    stats.save(path)
+    try:
+        stats.save(path)
+    except OSError as error:
+        print(f"The statistics are not kept in the cache, so they will be collected again next time: {error}")
     return stats
 
 

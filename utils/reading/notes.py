@@ -38,7 +38,8 @@ class Notes:
 
         Raises: OSError, FeatureError when it cannot be written there; it stays in memory, and the next change writes it too.
         """
-        self._notes[str(latent)] = self._unsaved[str(latent)] = text
+        # A character that no file can hold (half of a surrogate pair, pasted) is written as its number.
+        self._notes[str(latent)] = self._unsaved[str(latent)] = text.encode("utf-8", "backslashreplace").decode("utf-8")
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{self.path}.lock", timeout=5):
             self._notes = {**self._read(), **self._unsaved}

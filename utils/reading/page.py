@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from transformer_lens.model_bridge import TransformerBridge
 
-from utils.paths import atomic_write, cache_dir
+from utils.paths import cache_dir, write_cache
 from utils.reading.features import FeatureError, FeatureStats
 from utils.sae.model import check_fits, sae_digest
 
@@ -60,7 +60,7 @@ def latent_map(sae: torch.nn.Module) -> Float[np.ndarray, "d_sae 2"]:
         places = _tsne(rows, places)
     low, high = places.min(0), places.max(0)
     places = ((places - low) / np.maximum(high - low, 1e-12)).astype(np.float32)
-    atomic_write(path, safetensors.torch.save({"map": torch.from_numpy(places)}))
+    write_cache(path, safetensors.torch.save({"map": torch.from_numpy(places)}))
     return places
 
 

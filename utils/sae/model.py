@@ -51,7 +51,7 @@ class SAEConfig:
         model_name: the model whose activations it was trained on, as `load_model` knows it; "" for none.
         hook_name: the hook point; "" for none.
 
-    Raises: ValueError for sizes below 1, or k > d_sae.
+    Raises: ValueError for sizes that are no whole numbers or below 1, or k > d_sae.
     """
 
     d_in: int
@@ -62,6 +62,8 @@ class SAEConfig:
 
     def __post_init__(self) -> None:
         for name in ("d_in", "d_sae", "k"):
+            if isinstance(getattr(self, name), bool) or not isinstance(getattr(self, name), int):
+                raise ValueError(f"{name} must be a whole number, not {getattr(self, name)!r}.")
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}.")
         if self.k > self.d_sae:
@@ -169,30 +171,47 @@ class SAE(nn.Module):
 def load_sae(folder: Path, device: str | torch.device = "cpu") -> SAE:
     """Read a TopK SAE that `SAE.save` or sae_lens wrote, in float32 and frozen: gradients pass through it, none stays in it.
 
+    What sae_lens leaves out of its files has sae_lens' own default. A byte order mark is skipped.
+
     Raises: SAEError when a file is missing or damaged, or holds an SAE of another kind.
     """
     folder = Path(folder)
     try:
-        config = dict(json.loads((folder / CONFIG).read_text(encoding="utf-8")))
+        config = {"k": 100, **_DEFAULTS, **json.loads((folder / CONFIG).read_text(encoding="utf-8-sig"))}
         weights = safetensors.torch.load_file(folder / WEIGHTS)
     except FileNotFoundError as error:
         raise SAEError(f"{folder} holds no SAE: {Path(error.filename or WEIGHTS).name} is missing.") from error
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise SAEError(f"the SAE in {folder} cannot be read ({error}). Fetch or train it again.") from error
-    for key, wanted in {"architecture": "topk", "apply_b_dec_to_input": True, "normalize_activations": "none",
-                        "reshape_activations": "none", "rescale_acts_by_decoder_norm": False}.items():
+    for key, wanted in {"architecture": "topk", **_DEFAULTS}.items():
         if config.get(key) != wanted:
             raise SAEError(f"the SAE in {folder} has {key} = {config.get(key)!r}; this module reads {wanted!r}. sae_lens' SAE.load_from_disk reads the others.")
-    metadata = config.get("metadata") or {}
     try:
-        cfg = SAEConfig(config["d_in"], config["d_sae"], config["k"], metadata.get("model_name") or "", metadata.get("hook_name") or "")
+        cfg = SAEConfig(config["d_in"], config["d_sae"], config["k"], *_belongs_to(config.get("metadata")))
     except (KeyError, TypeError, ValueError) as error:
-        raise SAEError(f"the {CONFIG} in {folder} describes no SAE: {error}") from error
+        raise SAEError(f"the {CONFIG} in {folder} describes no SAE: {type(error).__name__}: {error}") from error
     shapes = {"W_enc": (cfg.d_in, cfg.d_sae), "b_enc": (cfg.d_sae,), "W_dec": (cfg.d_sae, cfg.d_in), "b_dec": (cfg.d_in,)}
     found = {name: tuple(weight.shape) for name, weight in weights.items()}
     if found != shapes:
         raise SAEError(f"the weights in {folder} do not fit its {CONFIG}: {found} instead of {shapes}.")
+    for name, weight in weights.items():
+        if not (weight.is_floating_point() and weight.isfinite().all()):
+            raise SAEError(f"{name} in {folder} holds values that are no finite numbers: training went wrong, or the file is damaged. Fetch or train it again.")
     return SAE.of(cfg, {name: weight.float() for name, weight in weights.items()}).to(device)
+
+
+_DEFAULTS = {"apply_b_dec_to_input": True, "normalize_activations": "none", "reshape_activations": "none", "rescale_acts_by_decoder_norm": False}
+"""sae_lens' own, of keys that its files may leave out. This module computes in no other way."""
+
+
+def _belongs_to(metadata: object) -> tuple[str, str]:
+    """(model name, hook name) of a file's metadata, "" where it does not say. Raises TypeError for metadata of another form."""
+    if not isinstance(metadata, (dict, type(None))):
+        raise TypeError(f"its metadata is a {type(metadata).__name__}, not a table")
+    found = tuple((metadata or {}).get(key) or "" for key in ("model_name", "hook_name"))
+    if not all(isinstance(name, str) for name in found):
+        raise TypeError(f"its metadata names {found}, which are no names")
+    return found
 
 
 class AnySAE(Protocol):
@@ -257,11 +276,20 @@ def _known_as(model_name: str) -> str:
 
 
 def sae_digest(sae: AnySAE) -> str:
-    """A SHA-256 of the SAE's weights, as float32."""
-    digest = hashlib.sha256()
-    for key in ("W_enc", "b_enc", "W_dec", "b_dec"):
-        digest.update(getattr(sae, key).detach().float().cpu().contiguous().numpy().tobytes())
+    """A SHA-256 of all that `encode` and `decode` depend on: every weight as float32, thresholds included, and the rule (k, the architecture)."""
+    digest = hashlib.sha256(_rule_of(sae).encode())
+    named = {key: getattr(sae, key) for key in ("W_enc", "b_enc", "W_dec", "b_dec")}
+    others = {key: value for key, value in sae.state_dict().items() if key not in (*named, "encoder_rows")} if isinstance(sae, nn.Module) else {}
+    for key, weight in [*named.items(), *sorted(others.items())]:
+        digest.update(f"{key} {list(weight.shape)}".encode() + weight.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _rule_of(sae: AnySAE) -> str:
+    """How the SAE computes, apart from its weights: its class and its settings, but for where it belongs and how it was stored."""
+    settings = sae.cfg.to_dict() if hasattr(sae.cfg, "to_dict") else vars(sae.cfg)
+    elsewhere = {"metadata", "model_name", "hook_name", "device", "dtype"}
+    return f"{type(sae).__name__} {json.dumps({key: value for key, value in settings.items() if key not in elsewhere}, sort_keys=True, default=str)}"
 
 
 def usual_tokens(acts: Float[Tensor, "batch pos d_model"]) -> Bool[Tensor, "batch pos"]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -72,7 +74,7 @@ def edit_latents(
         may_do_nothing: do not raise when the latents never fired.
 
     Raises:
-        SteeringError: an unknown latent; no edits; at the end of the block, latents that were to be scaled or ablated
+        SteeringError: an unknown latent; no edits; an edit that is none, or not finite; at the end of the block, latents that were to be scaled or ablated
             and never fired.
         SAEError, HookNameError, InterventionError: see `utils.sae.model.check_fits` and `intervene`.
     """
@@ -80,8 +82,13 @@ def edit_latents(
     if not edits:
         raise SteeringError("no edits were given: write {latent: clamp(4.0)}, for one.")
     for latent in edits:
-        if not isinstance(latent, int) or not 0 <= latent < d_sae:
+        if isinstance(latent, bool) or not isinstance(latent, (int, np.integer)) or not 0 <= latent < d_sae:
             raise SteeringError(f"there is no latent {latent!r}: this SAE has latents 0 to {d_sae - 1}.")
+        edit = edits[latent]
+        if not isinstance(edit, Edit):
+            raise SteeringError(f"latent {latent} is to become {edit!r}: write clamp({edit!r}), add(...), scale(...) or ablate().")
+        if not (math.isfinite(edit.factor) and math.isfinite(edit.amount)):
+            raise SteeringError(f"latent {latent} is to become {edit.factor} * f + {edit.amount}: these must be finite numbers.")
     latents = torch.tensor(list(edits), device=sae.W_dec.device)
     factor = torch.tensor([edit.factor for edit in edits.values()], device=latents.device)
     amount = torch.tensor([edit.amount for edit in edits.values()], device=latents.device)

@@ -7,6 +7,7 @@ those whose norm is more than three times the usual (see `collect_activations`),
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ def steer(
     """
     if positions not in ("all", "prompt", "last"):
         raise SteeringError(f'positions must be "all", "prompt" or "last", not {positions!r}.')
+    if not math.isfinite(strength):
+        raise SteeringError(f"the strength must be a finite number, not {strength}.")
     step = strength * _checked(model, direction, "direction")
     check_length(step, f"a strength of {strength:g}")
     reach, gate = Reach(), None if condition is None else _Gate(model, condition)

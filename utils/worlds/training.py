@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from utils.paths import atomic_write, cache_dir
+from utils.paths import cache_dir, write_cache
 from utils.worlds.episodes import WorldError
 from utils.worlds.ivy import IvyGame
 from utils.worlds.transformer import SmallTransformer
@@ -72,7 +72,7 @@ def train(
     losses = _descend(model, world, steps, batch, lr, seed, progress)
     model.eval().requires_grad_(False)
     if cache:
-        atomic_write(file, safetensors.torch.save({**model.state_dict(), "losses": losses}))
+        write_cache(file, safetensors.torch.save({**model.state_dict(), "losses": losses}))
     return losses
 
 
