@@ -20,7 +20,8 @@ def contrast_direction(
 
     Args:
         positive: activations of the texts that have what you want, padded to one length.
-        positive_mask: True at the tokens that count. Each text has at least one.
+        positive_mask: True at the tokens that count. Each text has at least one. The activations
+            are finite at the others too.
         negative: activations of the texts that have the opposite. Their number and length may
             differ.
         negative_mask: the same for them.

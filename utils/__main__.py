@@ -12,8 +12,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="one line per requirement: [ok], or [fix] and what to do")
     commands.add_parser("fetch", help="fetch and prepare the default model, if it is not there yet")
-    learn = commands.add_parser("learn", help="open JupyterLab on the first chapter; fetches the model first", add_help=False)
-    learn.add_argument("jupyter", nargs=argparse.REMAINDER, help="passed on to jupyter lab")
+    commands.add_parser("learn", help="open JupyterLab on the first chapter; fetches the model first; options are passed on to jupyter lab", add_help=False)
     build = commands.add_parser("build", help="write the student notebooks from their sources")
     build.add_argument("chapters", nargs="*", help="such as 11_linear_probes; all of them if none is named")
     run = commands.add_parser("run", help="execute the solved notebooks top to bottom")
@@ -53,7 +52,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; the exit status is 0 when nothing is wrong."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, others = parser.parse_known_args(argv)
+    if others and arguments.command != "learn":
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     # Imported here, since the doctor has to work where nothing is installed yet.
     if arguments.command == "doctor":
         from utils.course.doctor import doctor
@@ -69,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.command == "learn":
         from utils.course.learn import learn
 
-        return learn(arguments.jupyter)
+        return learn(others)
     if arguments.command == "grade":
         from utils.course.grading import grade_all
 

@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from utils.course.chapters import stub
 from utils.course.comparing import difference
 from utils.course.exercises import Case, Exercise, UnknownExercise, exercise_names, find_exercise, load_chapter
 from utils.course.judging import judge
+from utils.course.running import OutOfTime, deadline
 from utils.paths import ROOT
 
 NAMES = list(exercise_names())
@@ -169,13 +171,33 @@ def test_an_endless_loop_is_stopped_even_if_it_handles_exceptions():
 
 
 def test_the_deadline_works_in_another_thread():
-    import threading
-
     verdicts = []
     thread = threading.Thread(target=lambda: verdicts.append(judge(TOY, endless)))
     thread.start()
     thread.join(15)
     assert [verdict.status for verdict in verdicts] == ["timeout"]
+
+@pytest.mark.parametrize("in_a_thread", [False, True])
+def test_the_deadline_waits_for_an_import_and_ends_an_endless_loop(tmp_path, monkeypatch, in_a_thread):
+    """An import torn in half leaves a broken module behind. What the import took is not the answer's time."""
+    (tmp_path / "slow_to_import.py").write_text("import time\nuntil = time.monotonic() + 0.6\nwhile time.monotonic() < until:\n    pass\nready = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    ended = []
+
+    def work():
+        with deadline(0.2):
+            import slow_to_import
+        ended.append(slow_to_import.ready)
+        with pytest.raises(OutOfTime), deadline(0.2):
+            while True:
+                pass
+        ended.append("stopped")
+
+    thread = threading.Thread(target=work)
+    thread.start() if in_a_thread else work()
+    thread.join(10) if in_a_thread else None
+    sys.modules.pop("slow_to_import", None)
+    assert ended == [True, "stopped"]
 
 
 def test_a_traceback_ends_in_the_learners_own_line():
@@ -226,7 +248,7 @@ def test_hooks_left_on_a_model_are_found_and_removed():
 
 
 @pytest.mark.parametrize("actual, expected, words", [
-    (1, 1.0, None), (np.float32(0.5), 0.5, None), (torch.tensor(0.5), 0.5, "a float32 tensor []"), (True, 1, "a bool"), (1.0, 1, "a float"),
+    (1, 1.0, None), (np.float32(0.5), 0.5, "a float32, not a float"), (torch.tensor(0.5), 0.5, "a float32 tensor []"), (True, 1, "a bool"), (1.0, 1, "a float"),
     ((1, 2), (1, 2), None), ([1, 2], (1, 2), "not a tuple"), ((1,), (1, 2), "1 items"), ({"a": 1}, {"b": 1}, "keys"), ("a", "b", "'b'"),
     (torch.tensor([1], dtype=torch.int32), torch.tensor([1]), None), (torch.tensor([True]), torch.tensor([1]), "bool"),
     (torch.tensor([1.0]), torch.tensor([1]), "float32"), (np.array([1.0]), np.array([1.0]), None), (torch.tensor([]), torch.tensor([]), None),
@@ -287,7 +309,9 @@ def test_an_answer_cannot_switch_gradients_off_for_the_kernel():
         torch.set_grad_enabled(False)
         return x.mean(0) * times
 
-    assert judge(TOY, careless).passed and torch.is_grad_enabled()
+    verdict = judge(TOY, careless)
+    assert verdict.status == "fail" and "and leaves the rest as it was" in str(verdict.lines)
+    assert torch.is_grad_enabled()
 
 
 def test_float64_results_may_have_been_rounded_relative_to_their_size():

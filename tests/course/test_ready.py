@@ -65,7 +65,7 @@ def test_setup_in_colab_twice(colab):
 
 def test_setup_says_what_to_do_when_packages_are_missing(tmp_path):
     """Outside Colab nothing is installed behind the learner's back."""
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import utils.course.ready as r; r.unmet_requirements = lambda: ['torch>=2.6']; r.ready()"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import utils.course.ready; module = sys.modules['utils.course.ready']; module.unmet_requirements = lambda: ['torch>=2.6']; module.ready()"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "[fix] missing packages: torch>=2.6" in done.stdout and "make learn" in done.stdout
 

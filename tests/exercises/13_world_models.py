@@ -1296,7 +1296,8 @@ def _(points, truth):
     cross = shape.T @ wanted
     values, vectors = torch.linalg.eigh(cross.T @ cross)
     root = values.clamp(min=0).sqrt()
-    turn = cross @ (vectors / root) @ vectors.T
+    inverse = torch.where(root > 1e-7 * root.max(), 1 / root, 0)  # points on a line have no second direction to turn
+    turn = cross @ (vectors * inverse) @ vectors.T
     return (root.sum() / shape.square().sum() * shape @ turn).to(points.dtype) + truth.mean(0)
 
 

@@ -998,7 +998,7 @@ def _(acts, labels, rtol=1e-8):
     if labels.unique().numel() == 1:
         raise ValueError("one class only")
     mean, eye = acts.mean(0), torch.eye(acts.shape[1], dtype=acts.dtype)
-    values, vectors = torch.linalg.eigh(torch.cov(acts.T))
+    values, vectors = torch.linalg.eigh(torch.atleast_2d(torch.cov(acts.T)))
     kept = values > rtol * values.max()
     values, vectors = values[kept], vectors[:, kept]
     whiten = (vectors / values.sqrt()) @ vectors.T

@@ -132,7 +132,8 @@ def _(documents, context, bos):
 def _(documents, context, bos):
     """unfold."""
     parts = [torch.tensor(ids).long().unfold(0, context - 1, context - 1) if len(ids) >= context - 1 else torch.empty(0, context - 1).long() for ids in documents]
-    return F.pad(torch.cat(parts), (1, 0), value=bos), torch.arange(len(parts)).repeat_interleave(torch.tensor([len(p) for p in parts]))
+    counts = torch.tensor([len(p) for p in parts], dtype=torch.long)
+    return F.pad(torch.cat([torch.empty(0, context - 1).long(), *parts]), (1, 0), value=bos), torch.arange(len(parts)).repeat_interleave(counts)
 
 
 @chunk_documents.variant

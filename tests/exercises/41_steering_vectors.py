@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.course.battery import ALL_COUNTS, NO_MATRIX, NO_THRESHOLD, NOT_TRAINED
 from utils.course.cases import integers, normal, right_padded, tiny, token_rows, uniform
 from utils.course.exercises import Case, Exercise
 from utils.hooks import intervene, resid_post, resid_pre, run_with_cache
@@ -26,10 +27,13 @@ def _contrast_cases(rng: torch.Generator) -> Iterator[Case]:
         # What stands at masked tokens must not matter; nor need the masked ones be the last.
         order = torch.randperm(pos, generator=rng)
         yield Case(label, positive[:, order], mask[:, order], negative, mask_too)
+    one = torch.ones(1, 1, dtype=torch.bool)
+    yield Case("one text of one token on each side", normal(rng, 1, 1, 6), one, normal(rng, 1, 1, 6), one).of("extreme")
 
 
 contrast_direction = Exercise(
     "contrast_direction",
+    without={**NOT_TRAINED, **NO_THRESHOLD, "nan": "activations are finite, at masked tokens too"},
     difficulty=2,
     importance=5,
     minutes=12,
@@ -131,10 +135,12 @@ def _topic_cases(rng: torch.Generator) -> Iterator[Case]:
             topic = topic.flip(0)
         centre = 4 + 2 * normal(rng, len(sizes), d)
         yield Case(label, (centre[topic] + normal(rng, len(topic), d)).to(dtype), topic)
+    yield Case("one topic alone, which is the average topic", 4 + normal(rng, 3, 6), torch.zeros(3, dtype=torch.long)).of("extreme")
 
 
 centred_on_topics = Exercise(
     "centred_on_topics",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -239,10 +245,15 @@ def _push_cases(rng: torch.Generator) -> Iterator[Case]:
         sides = F.normalize(normal(rng, len(norms), 6), dim=-1)
         acts = (torch.tensor(norms, dtype=torch.float64)[:, None] * sides)[None]
         yield Case(label, acts, torch.tensor(norms)[None] > 0, normal(rng, 6), length)
+    acts = torch.eye(5, dtype=torch.float64)[None] * torch.tensor([50.0, 2.0, 2.0, 6.0, 6.5], dtype=torch.float64)[:, None]
+    yield Case("norms 50, 2, 2, 6 and 6.5: one of exactly 3 medians", acts, torch.ones(1, 5, dtype=torch.bool), normal(rng, 5), 0.7).of("boundary")
+    yield Case("one text of two tokens", 3 * normal(rng, 1, 2, 4), torch.ones(1, 2, dtype=torch.bool), normal(rng, 4), 1.5).of("extreme")
 
 
 push_usual_tokens = Exercise(
     "push_usual_tokens",
+    new=True,
+    without={**NOT_TRAINED, "nan": "activations are finite, at padding too"},
     difficulty=3,
     importance=5,
     minutes=20,
@@ -370,17 +381,23 @@ def _pushed_cases(rng: torch.Generator) -> Iterator[Case]:
     model = tiny()
     for label, batch, pos, layer, length, n_new in (
         ("1 prompt of 4 tokens, 3 new ones, the first block", 1, 4, 0, 3.0, 3),
-        ("16 prompts of 5 tokens, 4 new ones, the middle block", 16, 5, 1, 3.0, 4),
+        ("8 prompts of 5 tokens, 4 new ones, the middle block", 8, 5, 1, 3.0, 4),
     ):
         tokens = token_rows(rng, batch, pos)
         name = resid_post(layer)
         usual = run_with_cache(model, tokens, name)[name][:, 1:].norm(dim=-1).median()
-        step = length * usual * F.normalize(normal(rng, model.cfg.d_model, dtype=torch.float32), dim=0)
+        # Some steps write the same words whether or not the first position is pushed as well: another one is drawn then.
+        while True:
+            step = length * usual * F.normalize(normal(rng, model.cfg.d_model, dtype=torch.float32), dim=0)
+            if batch == 1 or not torch.equal(*(_written(model, tokens, layer, n_new, _from(start, step)) for start in (0, 1))):
+                break
         yield Case(label, model, tokens, layer, step, n_new)
+    yield Case("one new token", model, tokens[:3, :4], layer, step, 1).of("extreme")
 
 
 generate_pushed = Exercise(
     "generate_pushed",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, "scale": "the step's length decides which words are written"},
     difficulty=3,
     importance=5,
     minutes=20,
@@ -518,11 +535,16 @@ def _perplexity_cases(rng: torch.Generator) -> Iterator[Case]:
         ("1 text, all but its first token", 1, 4, 7, [1], [3], torch.float64),
     ):
         tokens = integers(rng, 0, vocab, batch, pos)
-        yield Case(label, 2 * normal(rng, batch, pos, vocab, dtype=dtype) + 5, tokens, torch.tensor(start), torch.tensor(end))
+        case = Case(label, 2 * normal(rng, batch, pos, vocab, dtype=dtype) + 5, tokens, torch.tensor(start), torch.tensor(end))
+        yield case.of("boundary") if batch == 1 else case  # its first token that counts follows the first of all, its end is not the text's
+    tokens = torch.tensor([[0, 3, 1, 2], [0, 2, 2, 4]])
+    logits = 120 * uniform(rng, 2, 4, 5, dtype=torch.float32)  # probabilities as small as e^-120 are 0 in float32; their logarithms are not
+    yield Case("logits from 0 to 120, float32", logits * torch.tensor([0.0, 1.0, 0.1, 0.6, 1.0]), tokens, torch.tensor([2, 3]), torch.tensor([4, 4])).of("extreme")
 
 
 continuation_perplexity = Exercise(
     "continuation_perplexity",
+    without={**NOT_TRAINED, "nan": "logits are finite, those behind the end too"},
     difficulty=3,
     importance=5,
     minutes=15,
@@ -628,10 +650,13 @@ def _runs_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("runs of 3, a text that repeats itself", [["a", "b", "c"] * 4, text(12, few[1:4]), ["x", "y"], [*"abcabd"], ["The", "the", "The", "the", "The"]], 3)
     yield Case("single words, and a text without any", [text(8, few), [], ["wind", "wind", "Wind"]], 1)
     yield Case("words that look like other words when glued together", [["ab", "c", "a", "bc", "ab", "c"], ["a b", "c", "a", "b c"]], 2)
+    yield Case("texts of exactly n words, and of one less", [["a", "b", "a"], ["a", "b"], ["c", "c", "c"]], 3).of("boundary")
+    yield Case("a text without a word", [[], ["so", "so"]], 1).of("extreme")
 
 
 distinct_runs = Exercise(
     "distinct_runs",
+    without={**NOT_TRAINED, **NO_MATRIX, **ALL_COUNTS, "scale": "words have no scale", "negative": "words have no sign"},
     difficulty=1,
     importance=3,
     minutes=8,
@@ -754,7 +779,7 @@ def _cell_cases(rng: torch.Generator) -> Iterator[Case]:
     effect, cost = grid(3, 5, torch.float32)
     effect[1, 3], cost[1, 3] = 2.0, 15.0
     effect[2, 4], cost[2, 4] = 3.0, 15.25
-    yield Case("a cost equal to the budget, float32", effect, cost, 15.0)
+    yield Case("a cost equal to the budget, float32", effect, cost, 15.0).of("boundary")
     effect, cost = grid(2, 4)
     cost[1, 2] = 4.5
     effect[1, 2] = 0.01
@@ -768,10 +793,12 @@ def _cell_cases(rng: torch.Generator) -> Iterator[Case]:
     cost[0, 0], effect[0, 0] = 40.0, -0.5
     cost[2, 1], effect[2, 1] = 6.0, -0.7
     yield Case("every effect is negative", effect, cost, 26.0)
+    yield Case("one cell, which is too dear", torch.tensor([[0.4]]), torch.tensor([[9.0]]), 8.0).of("extreme")
 
 
 best_cell = Exercise(
     "best_cell",
+    without={**NOT_TRAINED, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=10,
@@ -902,10 +929,15 @@ def _writer_cases(rng: torch.Generator) -> Iterator[Case]:
         ("a square matrix, which tells nobody its sides", 4, 4, torch.float64),
     ):
         yield Case(label, normal(rng, d_model, d_in, dtype=dtype) + 0.5, 3 * normal(rng, d_model, dtype=dtype) + 1)
+    axis = torch.zeros(5, dtype=torch.float64)
+    axis[2] = -0.5
+    yield Case("one input, and a direction along an axis", normal(rng, 5, 1), axis).of("extreme")
 
 
 orthogonalise_writer = Exercise(
     "orthogonalise_writer",
+    new=True,
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=3,
     importance=4,
     minutes=15,

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.course.battery import ALL_COUNTS, NO_MATRIX, NO_THRESHOLD, NOT_TRAINED
 from utils.course.cases import integers, normal, uniform, wrong_ways
 from utils.course.exercises import Case, Exercise
 
@@ -36,10 +37,14 @@ def _edit_cases(rng: torch.Generator) -> Iterator[Case]:
         amount = torch.linspace(-1.0, 0.7, batch, dtype=dtype) if how == "add" else torch.linspace(1.5, 2.5, batch, dtype=dtype)
         yield Case(f"{how}, {batch} rows of {pos} tokens, {width} latents, {k} fire", acts, usual, params, k, latent, how, amount)
     yield Case("an edit that does not exist", acts, usual, params, k, latent, "boost", amount)
+    width = params["b_enc"].shape[0]
+    yield Case("every latent fires that can", acts, usual, params, width, latent, "clamp", amount).of("extreme")
 
 
 edit_latent = Exercise(
     "edit_latent",
+    new=True,
+    without={**NOT_TRAINED, "boundary": "which of two equal latents is the k-th is left open", "nan": "activations are finite, at tokens that stay too"},
     difficulty=3,
     importance=5,
     minutes=20,
@@ -182,10 +187,13 @@ def _contrast_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("5 texts of 2 to 9 tokens, 6 latents", [4, 9, 2, 7, 3], [0, 2, 3], 6, torch.float64, False)
     yield case("4 texts, tokens in any order, float32", [8, 3, 5, 2], [1], 7, torch.float32, True)
     yield case("one text of each kind", [6, 2], [0], 3, torch.float64, False)
+    silent = torch.zeros(2, 4, dtype=torch.float64)
+    yield Case("texts of one token, of which nothing fires", silent, torch.tensor([1, 0]), torch.tensor([True, False])).of("extreme")
 
 
 contrast_by_text = Exercise(
     "contrast_by_text",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, "negative": "latents are never negative"},
     difficulty=2,
     importance=4,
     minutes=10,
@@ -279,10 +287,12 @@ def _output_cases(rng: torch.Generator) -> Iterator[Case]:
         W_U = normal(rng, d, vocab) + 0.8 * normal(rng, d, 1)  # the average word is not 0
         yield Case(f"{n} latents, {d} dimensions, {vocab} words, {chosen} of them wanted", (3 * normal(rng, n, d)).to(dtype),
                    (0.5 + uniform(rng, d) * 2).to(dtype), W_U.to(dtype), words)
+    yield Case("one latent, every word but one wanted", normal(rng, 1, 4), 0.5 + uniform(rng, 4), normal(rng, 4, 6), torch.arange(5)).of("extreme")
 
 
 output_effect = Exercise(
     "output_effect",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=10,
@@ -381,10 +391,12 @@ def _sparse_cases(rng: torch.Generator) -> Iterator[Case]:
         order = torch.randperm(n, generator=rng)
         rows = F.normalize(normal(rng, n, d), dim=1) * lengths[:, None]
         yield Case(f"{keep} of {n} latents, {d} dimensions", (sizes * signs).to(dtype)[order], rows.to(dtype)[order], keep)
+    yield Case("every latent is kept", torch.tensor([1.0, -3.0, 2.0], dtype=torch.float64), normal(rng, 3, 5), 3).of("extreme")
 
 
 sparse_difference = Exercise(
     "sparse_difference",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -480,11 +492,14 @@ def _push_cases(rng: torch.Generator) -> Iterator[Case]:
     for d, still, dtype in ((5, 0, torch.float64), (7, 2, torch.float32), (4, 1, torch.float64)):
         scale = 0.3 + 4 * uniform(rng, d)
         scale[torch.randperm(d, generator=rng)[:still]] = 0.0
-        yield Case(f"{d} dimensions, {still} that never varied", normal(rng, d, dtype=dtype), scale.to(dtype))
+        case = Case(f"{d} dimensions, {still} that never varied", normal(rng, d, dtype=dtype), scale.to(dtype))
+        yield case.of("boundary") if still else case
+    yield Case("one dimension alone ever varied", torch.tensor([2.0, -3.0, 1.0]), torch.tensor([0.0, 0.5, 0.0])).of("extreme")
 
 
 probe_push = Exercise(
     "probe_push",
+    without={**NOT_TRAINED, **NO_MATRIX, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -589,17 +604,18 @@ def _setting_cases(rng: torch.Generator) -> Iterator[Case]:
     jitter = float(torch.rand(1, generator=rng)) / 100
     yield Case("effect and cost rise together", tensor(0.1, 0.4, 0.6, 0.9) + jitter, tensor(1.0, 1.2, 1.6, 2.9), 1.5)
     yield Case("costs in no order", tensor(0.6, 0.2, 0.7, 0.5, 0.3), tensor(1.9, 1.1, 1.4, 1.2, 1.0) + jitter, 1.5)
-    yield Case("a setting exactly at the budget", tensor(0.2, 0.5, 0.8), tensor(1.0, 1.5, 1.6), 1.5)
+    yield Case("a setting exactly at the budget", tensor(0.2, 0.5, 0.8), tensor(1.0, 1.5, 1.6), 1.5).of("boundary")
     yield Case("two settings of the same effect", tensor(0.1, 0.5, 0.5, 0.3), tensor(0.9, 1.4, 1.2, 1.45), 1.5)
-    yield Case("the strongest broke down", tensor(0.3, 0.5, 0.9), tensor(1.1, 1.3, float("nan")), 1.5)
+    yield Case("the strongest broke down", tensor(0.3, 0.5, 0.9), tensor(1.1, 1.3, float("nan")), 1.5).of("nan")
     yield Case("nothing is affordable", tensor(0.3, 0.8), tensor(1.8, 1.6) + jitter, 1.5)
     yield Case("a little more for much more money", tensor(0.5, 0.55, 0.2), tensor(1.0, 1.4, 1.1), 1.5)
     yield Case("negative effects", tensor(-0.4, -0.2, -0.9), tensor(1.1, 1.2, 1.0), 1.5)
-    yield Case("no settings", tensor(), tensor(), 1.5)
+    yield Case("no settings", tensor(), tensor(), 1.5).of("extreme")
 
 
 choose_setting = Exercise(
     "choose_setting",
+    without={**NOT_TRAINED, **NO_MATRIX},
     difficulty=1,
     importance=5,
     minutes=8,
@@ -705,15 +721,17 @@ def _front_cases(rng: torch.Generator) -> Iterator[Case]:
         jitter = uniform(rng, 1) / 50
         return Case(label, (torch.tensor(effect, dtype=torch.float64) + jitter).to(dtype)[order], torch.tensor(cost, dtype=dtype)[order], torch.tensor(at, dtype=dtype))
 
-    yield case("4 settings on the front", [1.0, 1.3, 1.9, 3.0], [0.0, 0.3, 0.7, 0.8], [1.15, 1.3, 2.5, 4.0])
+    yield case("4 settings on the front", [1.0, 1.3, 1.9, 3.0], [0.0, 0.3, 0.7, 0.8], [1.15, 1.3, 2.5, 4.0]).of("boundary")
     yield case("6 settings, 2 of them beaten", [1.0, 1.2, 1.5, 1.8, 2.4, 2.9], [0.1, 0.5, 0.2, 0.6, 0.55, 0.9], [1.1, 1.5, 1.65, 2.4, 2.65])
     yield case("the dearest is beaten", [1.0, 1.6, 2.2, 2.8], [0.0, 0.8, 0.6, 0.3], [1.3, 2.2, 2.9], torch.float32)
     yield case("equal costs, cheaper than unsteered, too cheap", [0.8, 1.0, 1.5, 1.5, 2.0], [0.2, 0.1, 0.4, 0.7, 0.75], [0.5, 0.8, 1.0, 1.5, 1.75])
-    yield case("one setting", [1.0], [0.4], [0.9, 1.0, 3.0])
+    yield case("one setting", [1.0], [0.4], [0.9, 1.0, 3.0]).of("extreme")
+    yield case("effects below zero", [1.0, 1.5, 2.0], [-0.9, -0.6, -0.2], [1.25, 1.5, 1.8]).of("negative")
 
 
 effect_at_cost = Exercise(
     "effect_at_cost",
+    without={**NOT_TRAINED, **NO_MATRIX, **ALL_COUNTS},
     difficulty=3,
     importance=4,
     minutes=20,
@@ -847,10 +865,12 @@ def _paired_cases(rng: torch.Generator) -> Iterator[Case]:
         base = 3 * normal(rng, n)  # the two scores of a prompt go together
         one, other = (base + 0.6 + 0.5 * normal(rng, n)).to(dtype), base.to(dtype)
         yield Case(f"{n} prompts, {n_draws} resamples", one, other, integers(rng, 0, n, n_draws, n))
+    yield Case("one prompt", torch.tensor([2.5]), torch.tensor([3.0]), torch.zeros(4, 1, dtype=torch.long)).of("extreme")
 
 
 paired_difference = Exercise(
     "paired_difference",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=5,
     minutes=10,
@@ -944,11 +964,14 @@ def _shift_cases(rng: torch.Generator) -> Iterator[Case]:
         before = 2 * normal(rng, n, vocab) + 5 * normal(rng, n, 1)  # a logit is known only up to a constant per context
         after = before + 1.5 * normal(rng, n, vocab) + 5 * normal(rng, n, 1)
         yield Case(f"{n} contexts, {vocab} words, {chosen} in the label", before.to(dtype), after.to(dtype), torch.randperm(vocab, generator=rng)[:chosen])
+    far = 120 * uniform(rng, 3, 6, dtype=torch.float32)  # the label's words are e^-120 unlikely: 0 in float32, and their logarithms are not
+    far[:, 0] = 120
+    yield Case("logits from 0 to 120, float32", far, far.flip(0) * torch.tensor([1.0, 0.1, 0.2, 0.3, 0.4, 0.5]), torch.tensor([1, 2])).of("extreme")
 
 
 label_shift = Exercise(
     "label_shift",
-    without={"scale": "logits have no scale that is free: a difference of probabilities that differ by 1e-12 is rounding"},
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, "scale": "logits have no scale that is free: a difference of probabilities that differ by 1e-12 is rounding"},
     difficulty=2,
     importance=5,
     minutes=8,

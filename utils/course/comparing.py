@@ -96,7 +96,8 @@ def _value_difference(actual: torch.Tensor, expected: torch.Tensor, exact: bool,
 
 def _scalar_difference(actual: Any, expected: Any, exact: bool, relative: bool, at: str) -> str | None:
     kind = next((kind for kind in (bool, int, float) if isinstance(expected, kind)), type(expected))
-    if not isinstance(actual, kind) or isinstance(actual, bool) != (kind is bool):
+    allowed = (int, float) if kind is float else kind  # as in Python's annotations: where a float is promised, 0 will do
+    if not isinstance(actual, allowed) or isinstance(actual, bool) != (kind is bool):
         advice = ". Take it out of its array with .item()" if isinstance(actual, (np.generic, torch.Tensor)) else ""
         return f"{at} is {describe_type(actual)}, not {describe_type(expected)}{advice}"
     if kind is float and not exact:

@@ -14,9 +14,11 @@ import signal
 import sys
 import sysconfig
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 from unittest import mock
 
@@ -54,12 +56,18 @@ class OutOfTime(BaseException):
 def deadline(seconds: float) -> Iterator[None]:
     """Raise OutOfTime in the body after `seconds`, again and again should a bare `except` swallow it.
 
+    An import that is under way is waited for, up to ten times as long, and not counted: one that is torn in half leaves
+    a module that no later import can repair. (The first `torch.func.grad` of a kernel imports for three seconds.)
     A signal also interrupts blocking calls, but only the main thread on Unix can have one; elsewhere the
     exception is set from a timer thread and arrives at the next bytecode.
     """
+    patience = _Patience(seconds)
     if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
-        def ring(*_: Any) -> None:
-            raise OutOfTime
+        def ring(_: int, frame: FrameType | None) -> None:
+            if wait := patience.left(frame):
+                signal.setitimer(signal.ITIMER_REAL, wait, 0.05)
+            else:
+                raise OutOfTime
 
         before = signal.signal(signal.SIGALRM, ring)
         signal.setitimer(signal.ITIMER_REAL, seconds, 0.05)
@@ -74,14 +82,42 @@ def deadline(seconds: float) -> Iterator[None]:
         def watch() -> None:
             wait = seconds
             while not done.wait(wait):
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(OutOfTime))
-                wait = 0.05
+                wait = patience.left(sys._current_frames().get(thread.value))
+                if not wait:
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(OutOfTime))
+                    wait = 0.05
 
         threading.Thread(target=watch, daemon=True).start()
         try:
             yield
         finally:
             done.set()
+
+
+class _Patience:
+    """With what is slow for no fault of the answer's: an import that it sets off."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self.latest, self.imported = seconds, time.monotonic() + 10 * seconds, False
+
+    def left(self, frame: FrameType | None) -> float:
+        """Seconds to wait before asking again; 0 when the time is up. `frame` is where the answer is now."""
+        if _importing(frame) and time.monotonic() < self.latest:
+            self.imported = True
+            return 0.05
+        if self.imported:
+            self.imported = False
+            return self.seconds
+        return 0
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Is an import under way in this frame, or in one that called it?"""
+    while frame is not None and frame.f_code.co_filename != __file__:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
