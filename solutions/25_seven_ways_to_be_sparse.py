@@ -24,7 +24,8 @@ def batch_topk_acts(
 
     Returns:
         (acts, smallest): `acts` is like `pre`; what is not kept is 0, and negative values are 0
-        even if kept. `smallest` is the smallest positive value in `acts`, one per SAE.
+        even if kept. `smallest` is the smallest positive value in `acts`, one per SAE. Both carry
+        their gradient.
 
     Source: Bussmann, Leask and Nanda 2024, "BatchTopK Sparse Autoencoders", arXiv:2412.06410.
 
@@ -53,7 +54,8 @@ def jumprelu_gradients(
     latents, whose gradient with respect to them is `grad_acts`, and the price `l0` times the number
     of active latents per row, averaged over the n rows. Raising a threshold switches off the values
     that lie just above it. How many are there is estimated with a window of width `bandwidth`
-    centred on the threshold: each value inside it counts as 1 / bandwidth.
+    centred on the threshold: each value inside it counts as 1 / bandwidth, one exactly at an end of
+    it does not count.
 
     Args:
         pre: what the encoder gives.
@@ -278,8 +280,9 @@ def forget_moments(
         replaced: True for the latents with new weights.
 
     Returns:
-        A new dict of the same form. Every entry that belongs to a replaced latent is 0 in both
-        averages; all else, b_dec included, is as it was.
+        A new dict of the same form, of new tensors. Every entry that belongs to a replaced latent
+        is 0 in both averages, even if it was infinite or NaN; all else, b_dec included, is as it
+        was.
 
     Example:
         >>> moments = {"exp_avg": torch.tensor([1.0, 2.0]), "exp_avg_sq": torch.tensor([3.0, 4.0])}

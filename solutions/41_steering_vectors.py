@@ -41,9 +41,7 @@ def contrast_direction(
         tensor([0., 3.])
     """
 
-    def average_text(
-        acts: Float[Tensor, "n pos d_model"], mask: Bool[Tensor, "n pos"]
-    ) -> Float[Tensor, "d_model"]:
+    def average_text(acts: Tensor, mask: Tensor) -> Tensor:
         per_text = acts.where(mask[..., None], 0).sum(dim=1) / mask.sum(dim=1, keepdim=True)
         return per_text.mean(dim=0)
 
@@ -151,9 +149,7 @@ def generate_pushed(
         torch.Size([1, 4])
     """
 
-    def push(
-        activation: Float[Tensor, "batch pos d_model"], hook: object
-    ) -> Float[Tensor, "batch pos d_model"]:
+    def push(activation: Tensor, hook: object) -> Tensor:
         pushed = activation.clone()
         pushed[:, 1:] += step.to(activation)
         return pushed

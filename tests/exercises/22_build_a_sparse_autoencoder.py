@@ -1,13 +1,22 @@
 """The exercises of chapter 22: cases, named mistakes, other right answers and hints."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from utils.course.battery import ALL_COUNTS, NO_THRESHOLD, NOT_TRAINED
 from utils.course.cases import as_leaves, decoded, for_each_sae, normal, pre_acts, sae_params, top_k
 from utils.course.exercises import Case, Exercise
+
+_RELU = {"boundary": "both sides of a ReLU agree at 0"}
+
+
+def _each(function: Callable) -> Callable:
+    """`for_each_sae` under the function's own parameter names: the gradient is asked for by name."""
+    return wraps(function)(for_each_sae(function))
 
 
 # --- mean_max_cosine ---------------------------------------------------------------------------------------
@@ -19,10 +28,15 @@ def _cosine_cases(rng: torch.Generator) -> Iterator[Case]:
     learned = normal(rng, 7, 4, dtype=torch.float32)
     learned[2] = 0
     yield Case("a latent whose row is zero, float32", learned, normal(rng, 3, 4, dtype=torch.float32))
+    away = torch.tensor([[-3.0, 1.0], [0.0, 0.0], [-1.0, -2.0]], dtype=torch.float64)
+    yield Case("all rows point away but one, which is zero", away, torch.tensor([[2.0, 0.0], [1.0, 1e-3]], dtype=torch.float64)).of("boundary")
+    yield Case("one latent, the opposite of the one feature", away[:1], -2 * away[:1]).of("extreme")
+    yield Case("no row but zeros", 0 * away, away[[0, 2]]).of("extreme")
 
 
 mean_max_cosine = Exercise(
     "mean_max_cosine",
+    without={**NOT_TRAINED, **ALL_COUNTS},
     difficulty=2,
     importance=5,
     minutes=8,
@@ -109,10 +123,15 @@ def _(learned, truth):
 def _init_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("7 latents, 3 dimensions, 11 rows", normal(rng, 7, 3), 2 + normal(rng, 11, 3))
     yield Case("2 SAEs at once, float32", normal(rng, 2, 4, 5, dtype=torch.float32), 1 + normal(rng, 2, 9, 5, dtype=torch.float32))
+    yield Case("one latent, one dimension, one row", torch.tensor([[-3.0]]), torch.tensor([[5.0]])).of("extreme")
+    yield Case("as many latents as dimensions, their rows already of length 1", torch.eye(3, dtype=torch.float64)[[2, 0, 1]], normal(rng, 4, 3)).of("extreme")
+    yield Case("one row very short, one very long", torch.tensor([[3e-7, 4e-7], [6e8, -8e8]], dtype=torch.float64), normal(rng, 3, 2)).of("extreme")
 
 
 init_sae = Exercise(
     "init_sae",
+    new=True,
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -179,18 +198,27 @@ def _(rows, x):
     return _init(rows, x, origin=x.mean(dim=(-1, -2))[..., None].expand_as(x[..., 0, :]).clone())
 
 
+@init_sae.mistake(
+    "encoder-is-a-view",
+    "W_enc is W_dec seen from the other side, in the same memory: whoever changes one changes both. `.clone()` makes it a tensor of its own.",
+)
+def _(rows, x):
+    W_dec = rows / rows.norm(dim=-1, keepdim=True)
+    return _init(rows, x) | {"W_dec": W_dec, "W_enc": W_dec.transpose(-1, -2)}
+
+
 @init_sae.variant
 def _(rows, x):
     """normalize, and einsum for the transpose."""
     W_dec = normalize(rows, dim=-1)
-    return {"b_dec": x.sum(-2) / x.shape[-2], "b_enc": rows.new_zeros(rows.shape[:-1]), "W_enc": torch.einsum("...sd->...ds", W_dec).contiguous(), "W_dec": W_dec}
+    return {"b_dec": x.sum(-2) / x.shape[-2], "b_enc": rows.new_zeros(rows.shape[:-1]), "W_enc": torch.einsum("...sd->...ds", W_dec).clone(), "W_dec": W_dec}
 
 
 @init_sae.variant
 def _(rows, x):
     """A loop over latents."""
     W_dec = torch.stack([row / row.square().sum(-1, keepdim=True).sqrt() for row in rows.unbind(-2)], dim=-2)
-    return {"W_dec": W_dec, "W_enc": W_dec.mT, "b_enc": W_dec.sum(-1) * 0, "b_dec": x.mean(-2)}
+    return {"W_dec": W_dec, "W_enc": W_dec.mT + 0, "b_enc": W_dec.sum(-1) * 0, "b_dec": x.mean(-2)}
 
 
 @init_sae.variant
@@ -206,10 +234,18 @@ def _forward_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("9 rows, 4 dimensions, 7 latents", sae_params(rng, (), 4, 7), normal(rng, 9, 4))
     yield Case("one row, in training", as_leaves(sae_params(rng, (), 3, 5)), normal(rng, 1, 3))
     yield Case("2 SAEs at once, float32", sae_params(rng, (2,), 5, 3, torch.float32), normal(rng, 2, 6, 5, dtype=torch.float32))
+    silent = sae_params(rng, (), 3, 4)
+    silent["b_enc"] -= 100
+    yield Case("no latent is on", silent, normal(rng, 5, 3)).of("extreme")
+    yield Case("one latent, one dimension", sae_params(rng, (), 1, 1), normal(rng, 6, 1)).of("extreme")
+    origin = sae_params(rng, (), 4, 6)
+    yield Case("two rows that are the decoder bias", origin, origin["b_dec"].repeat(2, 1)).of("extreme")
 
 
 sae_forward = Exercise(
     "sae_forward",
+    trained=("params",),
+    without={**_RELU, **ALL_COUNTS},
     difficulty=2,
     importance=5,
     minutes=10,
@@ -273,6 +309,15 @@ def _(params, x):
     return acts, decoded(params, acts).relu()
 
 
+@sae_forward.mistake(
+    "reconstruction-teaches-nothing",
+    "The reconstruction is decoded from detached latents: its error reaches the decoder and never the encoder, which would stay as it started.",
+)
+def _(params, x):
+    acts = pre_acts(params, x).relu()
+    return acts, decoded(params, acts.detach())
+
+
 @sae_forward.mistake("gradient-lost", "Your function leaves torch (`.numpy()`), and nothing can be differentiated through it. Training needs the gradient of x_hat by every parameter.")
 def _(params, x):
     p = {name: value.numpy() for name, value in params.items()}
@@ -310,10 +355,18 @@ def _l1_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("9 rows, 4 dimensions, 7 latents", sae_params(rng, (), 4, 7), normal(rng, 9, 4), 0.7)
     yield Case("2 SAEs at once, float32", sae_params(rng, (2,), 5, 3, torch.float32), normal(rng, 2, 6, 5, dtype=torch.float32), 2.5)
     yield Case("in training", as_leaves(sae_params(rng, (), 3, 5)), normal(rng, 4, 3), 0.4)
+    free = sae_params(rng, (), 2, 3)
+    yield Case("activation is free", free, normal(rng, 5, 2), 0.0).of("extreme")
+    yield Case("no latent is on, one row", {**free, "b_enc": free["b_enc"] - 100}, normal(rng, 1, 2), 3.0).of("extreme")
+    free = {**free, "W_dec": free["W_dec"].clone()}
+    free["W_dec"][1] = 0
+    yield Case("a decoder row of length 0", free, normal(rng, 6, 2), 0.9).of("extreme")
 
 
 l1_loss = Exercise(
     "l1_loss",
+    trained=("params",),
+    without={**_RELU, **ALL_COUNTS},
     difficulty=2,
     importance=5,
     minutes=10,
@@ -374,6 +427,14 @@ def _(params, x, l1):
     return ((x - decoded(params, acts)).norm(dim=-1) + l1 * (acts * params["W_dec"].norm(dim=-1).unsqueeze(-2)).sum(-1)).mean(-1)
 
 
+@l1_loss.mistake(
+    "lengths-detached",
+    "The decoder's lengths enter the penalty as constants. The number is right; its gradient does not know that a longer row costs more, and the loophole is open again.",
+)
+def _(params, x, l1):
+    return _l1(params, x, l1, lambda acts: (acts * params["W_dec"].detach().norm(dim=-1).unsqueeze(-2)).sum(-1))
+
+
 @l1_loss.mistake("gradient-lost", "Your function leaves torch (`.numpy()`), and nothing can be differentiated through it. A loss without a gradient trains nothing.")
 def _(params, x, l1):
     p = {name: torch.from_numpy(value.numpy()) for name, value in params.items()}
@@ -399,7 +460,7 @@ def _(params, x, l1):
 @l1_loss.variant
 def _(params, x, l1):
     """A decoder brought to length 1 first, its lengths moved into the latents."""
-    length = params["W_dec"].norm(dim=-1)
+    length = params["W_dec"].norm(dim=-1).clamp(min=1e-30)
     acts = pre_acts(params, x).relu() * length[..., None, :]
     x_hat = acts @ (params["W_dec"] / length[..., None]) + params["b_dec"][..., None, :]
     return torch.nn.functional.mse_loss(x_hat, x, reduction="none").sum(-1).mean(-1) + l1 * acts.sum(-1).mean(-1)
@@ -410,10 +471,17 @@ def _(params, x, l1):
 def _tangent_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("7 latents, 3 dimensions", normalize(normal(rng, 7, 3), dim=-1), normal(rng, 7, 3))
     yield Case("2 SAEs of 4 latents, 5 dimensions", normalize(normal(rng, 2, 4, 5), dim=-1), normal(rng, 2, 4, 5))
+    yield Case("as many latents as dimensions, float32", normalize(normal(rng, 4, 4, dtype=torch.float32), dim=-1), normal(rng, 4, 4, dtype=torch.float32))
+    eye = torch.eye(3, dtype=torch.float64)
+    yield Case("gradients along their rows, and across", eye, torch.tensor([[7.0, 0.0, 0.0], [2.0, 0.0, 5.0], [0.0, 0.0, -3.0]], dtype=torch.float64)).of("extreme")
+    yield Case("one latent, one dimension", -eye[:1, :1], normal(rng, 1, 1)).of("extreme")
+    yield Case("no gradient", eye, 0 * eye).of("extreme")
 
 
 tangent_gradient = Exercise(
     "tangent_gradient",
+    new=True,
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -492,11 +560,17 @@ def _topk_cases(rng: torch.Generator) -> Iterator[Case]:
     some[1] = -some[1].abs()
     yield Case("rows with fewer than k positive values", some, 4)
     yield Case("2 SAEs at once, float32, k = 1", normal(rng, 2, 6, 5, dtype=torch.float32), 1)
-    yield Case("one row, k = d_sae, in training", normal(rng, 1, 5).requires_grad_(), 5)
+    yield Case("one row, k = d_sae, in training", normal(rng, 1, 5).requires_grad_(), 5).of("extreme")
+    near = torch.tensor([[1.0, 3.0, 1.0 + 1e-12, -1.0], [0.0, -2.0, 5.0, -1.0], [2.0, 4.0, 0.0, -1.0]], dtype=torch.float64)
+    yield Case("the k-th a hair above the next, or exactly 0, or just before a 0", near, 2).of("boundary")
+    yield Case("nothing is positive", -1 - normal(rng, 3, 4).abs(), 2).of("extreme")
+    yield Case("one latent", torch.tensor([[2.0], [-1.0]]), 1).of("extreme")
 
 
 topk_acts = Exercise(
     "topk_acts",
+    trained=("pre",),
+    without=ALL_COUNTS,
     difficulty=2,
     importance=5,
     minutes=8,
@@ -590,10 +664,21 @@ def _aux_cases(rng: torch.Generator) -> Iterator[Case]:
     few = case("fewer dead than k_aux, in training", (), 3, 6, 5, 4, torch.tensor([0, 1, 0, 0, 0, 1]).bool())
     yield Case(few.label, as_leaves(few.args[0]), few.args[1].requires_grad_(), *few.args[2:])
     yield case("2 SAEs at once, one without dead latents", (2,), 3, 5, 6, 2, torch.tensor([[1, 0, 1, 1, 0], [0, 0, 0, 0, 0]]).bool())
+    exact = case("as many dead as may speak; one row in which none is positive", (), 3, 4, 3, 2, torch.tensor([1, 0, 0, 1]).bool())
+    exact.args[1][1] = torch.tensor([0.0, 2.0, -1.0, -3.0])
+    yield exact.of("boundary")
+    yield case("k_aux above the number of latents", (), 3, 4, 5, 9, torch.tensor([1, 0, 1, 0]).bool()).of("extreme")
+    yield case("all dead, one row", (), 2, 5, 1, 3, torch.ones(5).bool()).of("extreme")
+    yield case("none dead", (), 2, 3, 4, 1, torch.zeros(3).bool()).of("extreme")
+    only = case("what is not used of params is not a number", (), 3, 6, 4, 2, torch.tensor([1, 0, 1, 0, 1, 0]).bool())
+    for name in ("W_enc", "b_enc", "b_dec"):
+        only.args[0][name][:] = torch.nan
+    yield only.of("nan")
 
 
 aux_k_loss = Exercise(
     "aux_k_loss",
+    trained=("params", "pre"),
     difficulty=4,
     importance=4,
     minutes=18,
@@ -613,7 +698,7 @@ def _aux(params, pre, x, x_hat, dead, k_aux, *, bias=False, target="error", who=
     mask = {"dead": dead, "alive": ~dead, "all": torch.ones_like(dead)}[who].unsqueeze(-2)
     value = (pre.relu() if relu else pre.masked_fill(~mask, -torch.inf)) * (mask if relu else 1)
     if count == "k":
-        top, places = value.topk(k_aux, dim=-1)
+        top, places = value.topk(min(k_aux, pre.shape[-1]), dim=-1)
         top = top.masked_fill(top == -torch.inf, 0)
         value = torch.zeros_like(pre).scatter(-1, places, top)
     guess = decoded(params, value) if bias else value @ params["W_dec"]
@@ -641,14 +726,15 @@ for _slug, _options, _message in (
 def _(params, pre, x, x_hat, dead, k_aux):
     """A threshold at the k-th dead value."""
     value = torch.where(dead.unsqueeze(-2), pre, -torch.inf)
-    kth = value.sort(dim=-1, descending=True).values[..., k_aux - 1 : k_aux]
+    k = min(k_aux, pre.shape[-1])
+    kth = value.sort(dim=-1, descending=True).values[..., k - 1 : k]
     acts = torch.where((value >= kth) & (value > 0), value, 0)
     loss = ((x - x_hat - acts @ params["W_dec"]) ** 2).sum(-1).mean(-1)
     return torch.where(dead.any(-1), loss, 0)
 
 
 @aux_k_loss.variant
-@for_each_sae
+@_each
 def _(params, pre, x, x_hat, dead, k_aux):
     """Only the dead part of the dictionary."""
     if not dead.any():
@@ -660,7 +746,7 @@ def _(params, pre, x, x_hat, dead, k_aux):
 
 
 @aux_k_loss.variant
-@for_each_sae
+@_each
 def _(params, pre, x, x_hat, dead, k_aux):
     """A loop over rows."""
     total = x.new_zeros(())
@@ -683,10 +769,21 @@ def _resample_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("3 dead latents of 7", 4, 7, 9, [0, 1, 0, 0, 1, 1, 0], torch.float64)
     yield case("1 dead latent of 5, float32", 3, 5, 8, [0, 0, 0, 1, 0], torch.float32)
     yield case("none dead", 3, 4, 6, [0, 0, 0, 0], torch.float64)
+    near = case("two errors that are almost equal", 2, 4, 3, [0, 1, 0, 1], torch.float64)
+    error = torch.tensor([[3.0, 4.0], [0.5, 0.0], [-4.0, 3.00001]], dtype=torch.float64)
+    yield Case(near.label, near.args[0], near.args[1], near.args[1] + error, near.args[3]).of("boundary")
+    yield case("one alive, a row for each of the dead", 3, 5, 4, [1, 1, 0, 1, 1], torch.float64).of("extreme")
+    yield case("one dimension, one row", 1, 2, 1, [1, 0], torch.float64).of("extreme")
+    gone = case("dead latents that had blown up", 3, 5, 6, [0, 1, 0, 0, 1], torch.float64)
+    params, dead = gone.args[0], gone.args[3]
+    params["W_enc"][:, dead], params["b_enc"][dead], params["W_dec"][dead] = torch.nan, torch.inf, torch.nan
+    yield gone.of("nan")
 
 
 resample_dead = Exercise(
     "resample_dead",
+    new=True,
+    without=NOT_TRAINED,
     difficulty=4,
     importance=3,
     minutes=15,
@@ -742,7 +839,7 @@ def _(params, x, x_hat, dead):
     places = dead.nonzero()[:, 0]
     W_enc[:, places] = aims.mT * (W_enc[:, ~dead].pow(2).sum(0).sqrt().mean() / 5)
     W_dec[places], b_enc[places] = aims, 0.0
-    return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": params["b_dec"]}
+    return {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": params["b_dec"].clone()}
 
 
 @resample_dead.variant

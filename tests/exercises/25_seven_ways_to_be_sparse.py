@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from utils.course.battery import ALL_COUNTS, NO_MATRIX, NO_THRESHOLD, NOT_TRAINED
 from utils.course.cases import as_leaves, decoded, for_each_sae, normal, pre_acts, sae_params, top_k, uniform
 from utils.course.exercises import Case, Exercise
+
+_BY_HAND = {"gradient": "it computes gradients by hand: nothing is trained through it"}
 
 
 # --- batch_topk_acts ---------------------------------------------------------------------------------------
@@ -20,10 +23,17 @@ def _batch_topk_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("two positive values, k * n = 6, in training", few, 2)
     pre = 1 + normal(rng, 2, 4, 7, dtype=torch.float32)
     yield Case("2 SAEs at once, one of them louder, float32", pre * torch.tensor([1.0, 30.0])[:, None, None], 2)
+    near = torch.tensor([[1.0, 3.0, 2.0 + 1e-12], [2.0, -1.0, 0.0]], dtype=torch.float64)
+    yield Case("the last that is kept is a hair above the next", near, 1).of("boundary")
+    yield Case("exactly as many positive as may be kept, and a 0", near, 2).of("boundary")
+    yield Case("k = d_sae, everything positive", 1 + uniform(rng, 3, 4), 4).of("extreme")
+    yield Case("one row, one latent", torch.tensor([[0.25]], dtype=torch.float64), 1).of("extreme")
 
 
 batch_topk_acts = Exercise(
     "batch_topk_acts",
+    trained=("pre",),
+    without=ALL_COUNTS,
     difficulty=3,
     importance=4,
     minutes=12,
@@ -143,11 +153,17 @@ def _jump_cases(rng: torch.Generator) -> Iterator[Case]:
 
     yield case("8 rows, 5 latents", (), 8, 5, torch.float64)
     yield case("2 SAEs at once", (2,), 7, 4, torch.float64)
-    yield case("one row", (), 1, 6, torch.float64)
+    yield case("one row", (), 1, 6, torch.float64).of("extreme")
+    pre = torch.tensor([[1.0, 2.25, 0.75], [0.75, 2.0, 1.25], [1.25, 1.75, 0.0]], dtype=torch.float64)
+    theta = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64)
+    yield Case("values exactly at the threshold and at the ends of the window", pre, theta, normal(rng, 3, 3), 0.25, 0.5).of("boundary")
+    yield Case("nothing near a threshold, active latents are free", 5 + uniform(rng, 4, 2), theta[:2], normal(rng, 4, 2), 0.0, 0.1).of("extreme")
+    yield Case("a window with everything in it", normal(rng, 4, 3), theta, normal(rng, 4, 3), 2.0, 50.0).of("extreme")
 
 
 jumprelu_gradients = Exercise(
     "jumprelu_gradients",
+    without={**_BY_HAND, **ALL_COUNTS},
     difficulty=5,
     importance=4,
     minutes=30,
@@ -200,7 +216,7 @@ for _slug, _options, _message in (
 def _(pre, theta, grad_acts, l0, bandwidth):
     """einsum and torch.where."""
     distance = (pre - theta[..., None, :]) / bandwidth
-    inside = torch.where(distance.abs() <= 0.5, 1 / bandwidth, 0.0).to(pre.dtype)
+    inside = torch.where(distance.abs() < 0.5, 1 / bandwidth, 0.0).to(pre.dtype)
     grad_theta = -theta * torch.einsum("...ns,...ns->...s", grad_acts, inside) - l0 / pre.shape[-2] * inside.sum(-2)
     return torch.where(distance > 0, grad_acts, 0), grad_theta
 
@@ -209,7 +225,8 @@ def _(pre, theta, grad_acts, l0, bandwidth):
 def _(pre, theta, grad_acts, l0, bandwidth):
     """autograd through a straight ramp that stands in for the step."""
     t = theta.detach().clone().requires_grad_()
-    ramp = ((pre - t.unsqueeze(-2)) / bandwidth + 0.5).clamp(0, 1)
+    ramp = (pre - t.unsqueeze(-2)) / bandwidth + 0.5
+    ramp = torch.where((ramp > 0) & (ramp < 1), ramp, 0)
     surrogate = (grad_acts * theta.unsqueeze(-2) * ramp).sum() + l0 * ramp.mean(-2).sum()
     (grad_theta,) = torch.autograd.grad(surrogate, t)
     return grad_acts * (pre > theta.unsqueeze(-2)), grad_theta
@@ -236,10 +253,20 @@ def _gated_cases(rng: torch.Generator) -> Iterator[Case]:
 
     yield case("9 rows, 4 dimensions, 7 latents", (), 4, 7, 9)
     yield case("2 SAEs at once", (2,), 3, 5, 6)
+    yield case("one latent, one dimension, one row", (), 1, 1, 1).of("extreme")
+    shut = case("no gate is open", (), 3, 4, 5)
+    shut.args[0]["b_gate"] -= 100
+    yield shut.of("extreme")
+    # Latent 0's gate is exactly 0 in both rows. Its own reconstruction has no error there and a gate costs nothing, so that
+    # only the step decides; what torch takes for the slope of a ReLU at 0 does not show.
+    eye, zero = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    params = {"W_enc": eye, "b_gate": zero, "r_mag": zero, "b_mag": zero + 2, "W_dec": eye, "b_dec": zero + 1}
+    yield Case("a gate that is exactly 0", params, torch.tensor([[1.0, 4.0], [1.0, 2.5]], dtype=torch.float64), 0.0).of("boundary")
 
 
 gated_gradients = Exercise(
     "gated_gradients",
+    without={**_BY_HAND, **ALL_COUNTS},
     difficulty=5,
     importance=3,
     minutes=30,
@@ -335,10 +362,22 @@ def _matryoshka_cases(rng: torch.Generator) -> Iterator[Case]:
     trained = case("widths 3, 4, in training", (), 3, 4, 5, [3, 4], torch.float64)
     yield Case(trained.label, as_leaves(trained.args[0]), *trained.args[1:])
     yield case("2 SAEs at once, widths 1, 6, float32", (2,), 5, 6, 7, [1, 6], torch.float32)
+    yield case("one width", (), 2, 3, 4, [3], torch.float64).of("extreme")
+    yield case("every width, one row", (), 3, 4, 1, [1, 2, 3, 4], torch.float64).of("extreme")
+    silent = case("no latent is on", (), 3, 4, 5, [2, 4], torch.float64)
+    silent.args[1][:] = 0
+    yield silent.of("extreme")
+    signed = sae_params(rng, (), 3, 4)
+    yield Case("latents that are negative", signed, normal(rng, 5, 4), normal(rng, 5, 3), [1, 4]).of("negative")
+    only = case("what is not used of params is not a number", (), 3, 5, 4, [2, 5], torch.float64)
+    only.args[0]["W_enc"][:], only.args[0]["b_enc"][:] = torch.nan, torch.nan
+    yield only.of("nan")
 
 
 matryoshka_loss = Exercise(
     "matryoshka_loss",
+    trained=("params", "acts"),
+    without=NO_THRESHOLD,
     difficulty=3,
     importance=3,
     minutes=10,
@@ -448,10 +487,15 @@ def _prolu_cases(rng: torch.Generator) -> Iterator[Case]:
     m[4, 3] = -0.3
     yield Case("9 rows, 5 latents, one bias positive", m, b, normal(rng, 9, 5))
     yield Case("2 SAEs at once, float32", normal(rng, 2, 8, 3, dtype=torch.float32), normal(rng, 2, 3, dtype=torch.float32) / 2, normal(rng, 2, 8, 3, dtype=torch.float32))
+    m, b = torch.tensor([[0.5, 0.0, 0.0, -0.5], [1.0, 0.25, -0.25, 0.75]], dtype=torch.float64), torch.tensor([-0.5, 0.5, 0.25, 0.0], dtype=torch.float64)
+    yield Case("m or m + b exactly 0", m, b, 1 + uniform(rng, 2, 4)).of("boundary")
+    yield Case("one row, biases of 0", normal(rng, 1, 4), 0 * b, normal(rng, 1, 4)).of("extreme")
+    yield Case("nothing is on", normal(rng, 5, 4), b - 100, normal(rng, 5, 4)).of("extreme")
 
 
 prolu = Exercise(
     "prolu",
+    without={**_BY_HAND, **ALL_COUNTS},
     difficulty=3,
     importance=2,
     minutes=12,
@@ -538,6 +582,8 @@ def _diagnosis_cases(rng: torch.Generator) -> Iterator[Case]:
 
 diagnosis_sae = Exercise(
     "diagnosis_sae",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, **NO_MATRIX, "scale": "the number of a script has no scale",
+             "negative": "scripts are numbered from 1", "extreme": "all eight scripts are asked about"},
     reveal=False,
     difficulty=4,
     importance=5,
@@ -632,10 +678,19 @@ def _reconstruct_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("9 rows, 7 latents, 4 dimensions", (), 4, 7, 9, torch.float64)
     yield case("as many rows as dimensions", (), 5, 3, 5, torch.float64)
     yield case("2 SAEs with scales of their own, float32", (2,), 3, 5, 6, torch.float32)
+    silent = case("no latent is on", (), 3, 4, 2, torch.float64)
+    silent.args[1][:] = 0
+    yield silent.of("extreme")
+    one = case("one latent, one dimension, one row, a small scale", (), 1, 1, 1, torch.float64)
+    yield Case(one.label, *one.args[:2], one.args[2] * 1e-4).of("extreme")
+    only = {**sae_params(rng, (), 3, 4), "W_enc": torch.full((3, 4), torch.nan), "b_enc": torch.full((4,), torch.nan)}
+    yield Case("what is not used of params is not a number", only, normal(rng, 5, 4).relu(), torch.tensor(2.5, dtype=torch.float64)).of("nan")
 
 
 reconstruct = Exercise(
     "reconstruct",
+    trained=("params", "acts"),
+    without=NO_THRESHOLD,
     difficulty=2,
     importance=4,
     minutes=6,
@@ -707,11 +762,19 @@ def _moment_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("6 latents, 3 replaced, 4 dimensions", (), 4, torch.tensor([1, 0, 0, 1, 1, 0]).bool())
     yield case("2 SAEs at once, other latents in each", (2,), 3, torch.tensor([[1, 0, 0, 0, 1], [0, 1, 0, 0, 0]]).bool())
     yield case("as many latents as dimensions", (), 5, torch.tensor([0, 1, 0, 0, 1]).bool())
-    yield case("none replaced", (), 3, torch.zeros(4).bool())
+    yield case("none replaced", (), 3, torch.zeros(4).bool()).of("extreme")
+    yield case("all replaced", (), 2, torch.ones(3).bool()).of("extreme")
+    blown = case("moments of replaced latents that are not numbers", (), 3, torch.tensor([0, 1, 0, 1]).bool())
+    for moments in blown.args[0]["W_dec"], blown.args[0]["b_enc"]:
+        moments["exp_avg"][1], moments["exp_avg_sq"][3] = torch.nan, torch.inf
+    blown.args[0]["W_enc"]["exp_avg"][:, 1], blown.args[0]["W_enc"]["exp_avg_sq"][:, 3] = torch.nan, torch.inf
+    yield blown.of("nan")
 
 
 forget_moments = Exercise(
     "forget_moments",
+    new=True,
+    without={**NOT_TRAINED, **NO_THRESHOLD},
     difficulty=3,
     importance=3,
     minutes=10,
@@ -732,7 +795,7 @@ def _forget(state, replaced, *, keys=("exp_avg", "exp_avg_sq"), names=("W_dec", 
     masks = {"W_dec": gone.unsqueeze(-1), "W_enc": gone.unsqueeze(-2), "b_enc": gone}
     if swap:
         masks["W_enc"] = masks["W_enc"].transpose(-1, -2)
-    return {n: {k: v.masked_fill(masks[n], value) if n in names and k in keys else v for k, v in m.items()} for n, m in state.items()}
+    return {n: {k: v.masked_fill(masks[n], value) if n in names and k in keys else v.clone() for k, v in m.items()} for n, m in state.items()}
 
 
 for _slug, _options, _message in (
@@ -753,12 +816,22 @@ def _(state, replaced):
     return {name: {key: torch.zeros_like(value) for key, value in moments.items()} for name, moments in state.items()}
 
 
-@forget_moments.variant
+@forget_moments.mistake("multiplied-by-zero", "You multiplied by 0. A moment that has become infinite or no number survives that, and never leaves again: write the zeros.")
 def _(state, replaced):
-    """Multiplying by what stays."""
     stays = ~replaced
     keep = {"W_dec": stays[..., None], "W_enc": stays[..., None, :], "b_enc": stays, "b_dec": torch.tensor(True)}
     return {name: {key: value * keep[name].to(value.dtype) for key, value in moments.items()} for name, moments in state.items()}
+
+
+@forget_moments.variant
+def _(state, replaced):
+    """One latent after the other."""
+    new = {name: {key: value.clone() for key, value in moments.items()} for name, moments in state.items()}
+    for *sae, latent in replaced.nonzero().tolist():
+        for name, place in (("W_dec", (*sae, latent)), ("W_enc", (*sae, slice(None), latent)), ("b_enc", (*sae, latent))):
+            for value in new.get(name, {}).values():
+                value[place] = 0
+    return new
 
 
 @forget_moments.variant
@@ -794,11 +867,15 @@ def _inference_cases(rng: torch.Generator) -> Iterator[Case]:
     loud = kept(3, 5, dtype=torch.float32) * torch.tensor([0.2, 1.0, 3.0])[:, None]
     loud[1, :2] = torch.inf
     yield Case("3 SAEs with thresholds of their own, float32", normal(rng, 3, 9, 4, dtype=torch.float32) * torch.tensor([0.2, 1.0, 3.0])[:, None, None], loud)
-    yield Case("one row, one batch", normal(rng, 1, 9), kept(1))
+    yield Case("one row, one batch", normal(rng, 1, 9), kept(1)).of("extreme")
+    exact = torch.tensor([[1.0, 1.0 + 1e-12, 1.0 - 1e-12], [-1.0, 0.0, 2.0]], dtype=torch.float64)
+    yield Case("a value exactly at the threshold", exact, torch.tensor([0.5, 1.5, torch.inf, 1.0], dtype=torch.float64)).of("boundary")
+    yield Case("all batches but one kept nothing; nothing is above the threshold", exact, torch.tensor([torch.inf, torch.inf, 9.0], dtype=torch.float64)).of("extreme")
 
 
 acts_at_inference = Exercise(
     "acts_at_inference",
+    without={**NOT_TRAINED, "nan": "what has no say is infinite, and there are cases of it"},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -874,10 +951,16 @@ def _unit_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("7 latents, 4 dimensions", sae_params(rng, (), 4, 7))
     yield Case("as many latents as dimensions", sae_params(rng, (), 5, 5))
     yield Case("2 SAEs at once, float32", sae_params(rng, (2,), 6, 3, torch.float32))
+    ready = sae_params(rng, (), 3, 3)
+    yield Case("rows that have length 1 already", {**ready, "W_dec": torch.eye(3, dtype=torch.float64)[[1, 2, 0]]}).of("extreme")
+    yield Case("one row very short, one very long", {**ready, "W_dec": ready["W_dec"] * torch.tensor([[1e-7], [1.0], [1e7]], dtype=torch.float64)}).of("extreme")
+    yield Case("one latent, one dimension", sae_params(rng, (), 1, 1)).of("extreme")
 
 
 unit_rows = Exercise(
     "unit_rows",
+    new=True,
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -958,10 +1041,17 @@ def _aux_error_cases(rng: torch.Generator) -> Iterator[Case]:
 
     yield case("9 rows, 7 latents, 4 dimensions", (), 4, 7, 9, torch.float64)
     yield case("2 SAEs at once, float32", (2,), 3, 5, 6, torch.float32)
+    silent = case("no latent speaks", (), 3, 4, 5, torch.float64)
+    silent.args[1][:] = 0
+    yield silent.of("extreme")
+    one = case("nothing is left over, one row", (), 2, 3, 1, torch.float64)
+    yield Case(one.label, *one.args[:3], one.args[2].clone()).of("extreme")
 
 
 aux_error = Exercise(
     "aux_error",
+    trained=("params", "aux_acts"),
+    without={**NO_THRESHOLD, "nan": "the bias does not count, but to see that is the exercise: nothing says that it may be no number"},
     difficulty=2,
     importance=3,
     minutes=6,
@@ -998,24 +1088,27 @@ for _slug, _options, _message in (
 
 
 @aux_error.variant
-def _(params, acts, x, x_hat):
+def _(params, aux_acts, x, x_hat):
     """einsum and a norm."""
-    left = x - x_hat - torch.einsum("...ns,...sd->...nd", acts, params["W_dec"])
+    left = x - x_hat - torch.einsum("...ns,...sd->...nd", aux_acts, params["W_dec"])
     return torch.einsum("...nd,...nd->...n", left, left).mean(-1)
 
 
 @aux_error.variant
-def _(params, acts, x, x_hat):
+def _(params, aux_acts, x, x_hat):
     """The bias on both sides."""
     both = params["b_dec"].unsqueeze(-2)
-    return ((x - x_hat + both) - (acts @ params["W_dec"] + both)).pow(2).sum((-1, -2)) / x.shape[-2]
+    return ((x - x_hat + both) - (aux_acts @ params["W_dec"] + both)).pow(2).sum((-1, -2)) / x.shape[-2]
 
 
 @aux_error.variant
-@for_each_sae
-def _(params, acts, x, x_hat):
+def _(params, aux_acts, x, x_hat):
     """A loop over rows."""
-    return sum(((a @ params["W_dec"] - (b - c)) ** 2).sum() for a, b, c in zip(acts, x, x_hat)) / len(x)
+    total = 0
+    for i in range(x.shape[-2]):
+        row = slice(i, i + 1)
+        total = total + (aux_acts[..., row, :] @ params["W_dec"] + x_hat[..., row, :] - x[..., row, :]).pow(2).sum((-1, -2))
+    return total / x.shape[-2]
 
 
 # --- explained_variance ------------------------------------------------------------------------------------
@@ -1031,10 +1124,15 @@ def _variance_cases(rng: torch.Generator) -> Iterator[Case]:
 
     yield case("9 rows, 4 dimensions", (), 4, 7, 9, torch.float64)
     yield case("2 SAEs with scales of their own", (2,), 3, 8, 11, torch.float64)
+    eye, zero = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    both = {"W_enc": torch.cat([eye, -eye], 1), "b_enc": torch.cat([zero, zero]), "W_dec": torch.cat([eye, -eye]), "b_dec": zero}
+    yield Case("nothing is missed", both, normal(rng, 5, 2), torch.tensor(0.25, dtype=torch.float64)).of("extreme")
+    yield Case("worse than the mean, two rows", {**both, "W_dec": -3 * both["W_dec"]}, normal(rng, 2, 2), torch.tensor(1.0, dtype=torch.float64)).of("extreme")
 
 
 explained_variance = Exercise(
     "explained_variance",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=5,
     minutes=8,
@@ -1120,10 +1218,15 @@ def _(params, x, scale):
 def _shared_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("3 workers with 5, 20 and 2 rows", normalize(normal(rng, 7, 4), dim=-1), normal(rng, 3, 7, 4), torch.tensor([5, 20, 2]))
     yield Case("2 SAEs on 4 workers", normalize(normal(rng, 2, 3, 5), dim=-1), normal(rng, 4, 2, 3, 5), torch.tensor([8, 1, 3, 10]))
+    yield Case("one worker", normalize(normal(rng, 3, 2), dim=-1), normal(rng, 1, 3, 2), torch.tensor([7])).of("extreme")
+    float32 = {"dtype": torch.float32}
+    yield Case("billions of rows, float32", normalize(normal(rng, 2, 3, **float32), dim=-1), normal(rng, 2, 2, 3, **float32), torch.tensor([3_000_000_000, 1])).of("extreme")
+    yield Case("one latent, one dimension", torch.tensor([[-1.0]]), torch.tensor([[[4.0]], [[2.0]]]), torch.tensor([1, 1])).of("extreme")
 
 
 shared_gradient = Exercise(
     "shared_gradient",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=3,
     importance=3,
     minutes=10,
@@ -1204,10 +1307,16 @@ def _backward_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("7 rows, k = 3, 9 latents, 4 dimensions", 7, 3, 9, 4, torch.float64, 9)
     yield case("latents active in many rows, others in none", 8, 2, 6, 5, torch.float64, 3)
     yield case("k = 1, float32", 5, 1, 4, 3, torch.float32, 4)
+    yield case("k = d_sae", 4, 3, 3, 2, torch.float64, 3).of("extreme")
+    yield case("one row", 1, 2, 5, 3, torch.float64, 5).of("extreme")
+    same = case("one latent in all rows, its value 0 or negative", 4, 1, 3, 2, torch.float64, 1)
+    same.args[0][:3, 0] = torch.tensor([0.0, 0.0, -2.0])
+    yield same.of("extreme")
 
 
 decode_backward = Exercise(
     "decode_backward",
+    without={**_BY_HAND, **NO_THRESHOLD, "nan": "rows of W_dec that no latent uses do not count, but nothing says that they may be no numbers"},
     difficulty=4,
     importance=3,
     minutes=15,

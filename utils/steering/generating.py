@@ -167,6 +167,27 @@ def token_log_probs(
     return found
 
 
+def whole_texts(
+    model: TransformerBridge, prompts: Sequence[str], texts: Sequence[str]
+) -> tuple[Int[Tensor, "n pos"], Int[Tensor, " n"], Int[Tensor, " n"]]:
+    """The tokens of each prompt with its text behind it, padded on the right, and the places where the text starts and ends.
+
+    Text and prompt are tokenized apart, as they were when the one was written after the other.
+
+    Returns: (tokens, start, end): row i of the tokens holds text i from start[i] up to, and without, end[i].
+
+    Raises: SteeringError for a text past the context; ValueError for another number of prompts than texts; see also `tokenize`.
+    """
+    starts = _prompt_rows(model, prompts, chat=False)
+    if len(starts) != len(texts):
+        raise ValueError(f"{len(texts)} texts follow {len(starts)} prompts: give one for each.")
+    own = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    rows = [start + more for start, more in zip(starts, own)]
+    _check_room(model, [len(row) for row in rows], "prompt and text together")
+    tokens, real = _pad(model, rows)
+    return tokens, torch.tensor([len(start) for start in starts], device=tokens.device), real.sum(1)
+
+
 def _prompt_rows(model: TransformerBridge, prompts: Sequence[str], chat: bool) -> list[list[int]]:
     if chat and not isinstance(prompts, str):
         prompts = [chat_prompt(model, prompt) for prompt in prompts]
