@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
+
+import torch
 
 from utils.course.battery import KINDS, coverage
 from utils.course.checking import verdict_on
-from utils.course.exercises import Exercise, chapters, load_chapter
+from utils.course.exercises import Exercise, exercise_names, find_exercise
 from utils.course.judging import judge
 from utils.course.running import run
 from utils.paths import atomic_write
@@ -83,38 +89,56 @@ def _every_answer(exercise: Exercise) -> list[Callable]:
 
 
 def _timed(exercise: Exercise, answer: Callable) -> float:
-    """Milliseconds of a whole check, the best of three: what is slower was the machine, busy with something else."""
-    milliseconds = []
-    for _ in range(3):
+    """Milliseconds of a whole check; of a slow one the best of three, since the machine may have been busy with something else."""
+    milliseconds: list[float] = []
+    while len(milliseconds) < 3 and min(milliseconds, default=MEDIAN_MS) >= MEDIAN_MS:
         started = time.perf_counter()
         verdict_on(exercise, answer)
         milliseconds.append(1000 * (time.perf_counter() - started))
     return min(milliseconds)
 
 
+@contextmanager
+def rows_of(names: Iterable[str], seeds: int = SEEDS) -> Iterator[dict[str, Future[Audit]]]:
+    """Name of an exercise: its row, as soon as it is there. One process per core works on them, in their order."""
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), initializer=_one_thread) as pool:
+        try:
+            yield {name: pool.submit(_row, name, seeds) for name in names}
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    toy = find_exercise(next(iter(exercise_names())))
+    verdict_on(toy, toy.reference)  # pytest's own first start is not the exercise's time
+
+
+def _row(name: str, seeds: int) -> Audit:
+    return audit_exercise(find_exercise(name), seeds)
+
+
 def audit(json_path: Path | None = None, seeds: int = SEEDS) -> int:
     """Print the table, write the JSON if asked. Returns how many exercises miss a promise."""
-    exercises = [exercise for stem in chapters() for exercise in load_chapter(stem).values()]
-    verdict_on(exercises[0], exercises[0].reference)  # pytest's own first start is not the exercise's time
     print(f"Of the battery: x there, - does not apply, ! missing; in the order {', '.join(KINDS)}.")
     print(f"{'exercise':<28} {'chapter':<22} {'mistakes':>8} {'rejected':>8} {'named':>6} {'variants':>8} {'accepted':>8} {'seeds':>5} {'ms median':>9} {'ms max':>7} "
           f"{'battery':>{len(KINDS)}}")
     rows, failed = [], 0
-    for exercise in exercises:
-        row = audit_exercise(exercise, seeds)
-        rows.append({key: value for key, value in asdict(row).items() if key != "faults"})
-        print(f"{row.exercise:<28} {row.chapter:<22} {row.mistakes:>8} {row.rejected:>8.0%} {row.named:>6.0%} {row.variants:>8} {row.accepted:>8.0%} {row.seeds:>5} "
-              f"{row.ms_median:>9.0f} {row.ms_max:>7.0f} {''.join(_MARK.get(row.battery[kind], '-') for kind in KINDS)}", flush=True)
-        for fault in row.faults[:8]:
-            print(f"    {fault}")
-        failed += not keeps_promise(row)
+    with rows_of(exercise_names(), seeds) as found:
+        for row in (future.result() for future in found.values()):
+            rows.append({key: value for key, value in asdict(row).items() if key != "faults"})
+            print(f"{row.exercise:<28} {row.chapter:<22} {row.mistakes:>8} {row.rejected:>8.0%} {row.named:>6.0%} {row.variants:>8} {row.accepted:>8.0%} {row.seeds:>5} "
+                  f"{row.ms_median:>9.0f} {row.ms_max:>7.0f} {''.join(_MARK.get(row.battery[kind], '-') for kind in KINDS)}", flush=True)
+            for fault in row.faults[:8]:
+                print(f"    {fault}")
+            failed += not keeps_promise(row)
     if json_path:
         atomic_write(json_path, json.dumps(rows, indent=1))
     return failed
 
 
 def keeps_promise(row: Audit) -> bool:
-    """100% rejected, at least 95% named, 100% of the variants accepted, no other fault, and fast."""
+    """100% rejected, at least 95% named, 100% of the variants accepted, every kind of the battery there or excused, no other fault, and fast."""
     other = [fault for fault in row.faults if "reference" in fault or "stub" in fault]
-    return (row.rejected == 1 and row.named >= NAMED_SHARE and row.accepted == 1 and not other
+    return (row.rejected == 1 and row.named >= NAMED_SHARE and row.accepted == 1 and not other and "missing" not in row.battery.values()
             and row.ms_median < MEDIAN_MS and row.ms_max < MAX_MS)
