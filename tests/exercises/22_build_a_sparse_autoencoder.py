@@ -1,7 +1,7 @@
 """The exercises of chapter 22: cases, named mistakes, other right answers and hints."""
 
 from collections.abc import Callable, Iterator
-from functools import wraps
+from functools import partial, wraps
 
 import torch
 from torch import Tensor
@@ -200,7 +200,7 @@ def _(rows, x):
 
 @init_sae.mistake(
     "encoder-is-a-view",
-    "W_enc is W_dec seen from the other side, in the same memory: whoever changes one changes both. `.clone()` makes it a tensor of its own.",
+    "The values are right, in memory that is shared; most often W_enc is W_dec seen from the other side. Whoever changes one changes both: `.clone()` makes a tensor of its own.",
 )
 def _(rows, x):
     W_dec = rows / rows.norm(dim=-1, keepdim=True)
@@ -561,7 +561,7 @@ def _topk_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("rows with fewer than k positive values", some, 4)
     yield Case("2 SAEs at once, float32, k = 1", normal(rng, 2, 6, 5, dtype=torch.float32), 1)
     yield Case("one row, k = d_sae, in training", normal(rng, 1, 5).requires_grad_(), 5).of("extreme")
-    near = torch.tensor([[1.0, 3.0, 1.0 + 1e-12, -1.0], [0.0, -2.0, 5.0, -1.0], [2.0, 4.0, 0.0, -1.0]], dtype=torch.float64)
+    near = torch.tensor([[1.0, 3.0, 1.0 + 1e-12, -1.0], [0.0, -2.0, 5.0, -1.0], [2.0, 4.0, 0.0, -1.0], [6.0, 7.0, -1.0, -3.0]], dtype=torch.float64)
     yield Case("the k-th a hair above the next, or exactly 0, or just before a 0", near, 2).of("boundary")
     yield Case("nothing is positive", -1 - normal(rng, 3, 4).abs(), 2).of("extreme")
     yield Case("one latent", torch.tensor([[2.0], [-1.0]]), 1).of("extreme")
@@ -719,7 +719,7 @@ for _slug, _options, _message in (
     ("loss-without-dead", {"none": "keep"}, "An SAE without dead latents gets a loss too: the error's own size. It should be 0."),
     ("averaged-over-dimensions", {"dims": "mean"}, "You averaged the squared error over the dimensions; it is summed."),
 ):
-    aux_k_loss.mistake(_slug, _message)(lambda *args, _options=_options: _aux(*args, **_options))
+    aux_k_loss.mistake(_slug, _message)(partial(_aux, **_options))
 
 
 @aux_k_loss.variant
@@ -826,7 +826,7 @@ for _slug, _options, _message in (
     ("dead-norms-counted", {"norms": "all"}, "The average length of the encoder columns includes the dead ones, which may have shrunk to nothing or exploded."),
     ("error-as-direction", {"error": True}, "You used the reconstruction *error* of the worst rows as direction. A good idea with another name; here it is the row itself, minus the decoder bias."),
 ):
-    resample_dead.mistake(_slug, _message)(lambda *args, _options=_options: _resample(*args, **_options))
+    resample_dead.mistake(_slug, _message)(partial(_resample, **_options))
 
 
 @resample_dead.variant

@@ -1,6 +1,7 @@
 """The exercises of chapter 25: cases, named mistakes, other right answers and hints."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ def _batch_topk_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("two positive values, k * n = 6, in training", few, 2)
     pre = 1 + normal(rng, 2, 4, 7, dtype=torch.float32)
     yield Case("2 SAEs at once, one of them louder, float32", pre * torch.tensor([1.0, 30.0])[:, None, None], 2)
-    near = torch.tensor([[1.0, 3.0, 2.0 + 1e-12], [2.0, -1.0, 0.0]], dtype=torch.float64)
+    near = torch.tensor([[1.0, 2.0, 2.0 + 1e-12], [-1.0, 3.0, 0.0]], dtype=torch.float64)
     yield Case("the last that is kept is a hair above the next", near, 1).of("boundary")
     yield Case("exactly as many positive as may be kept, and a 0", near, 2).of("boundary")
     yield Case("k = d_sae, everything positive", 1 + uniform(rng, 3, 4), 4).of("extreme")
@@ -154,9 +155,9 @@ def _jump_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("8 rows, 5 latents", (), 8, 5, torch.float64)
     yield case("2 SAEs at once", (2,), 7, 4, torch.float64)
     yield case("one row", (), 1, 6, torch.float64).of("extreme")
-    pre = torch.tensor([[1.0, 2.25, 0.75], [0.75, 2.0, 1.25], [1.25, 1.75, 0.0]], dtype=torch.float64)
+    pre = torch.tensor([[1.0, 2.25, 0.75], [0.75, 2.0, 1.25], [1.25, 1.75, 0.0], [1.375, 1.625, 0.625]], dtype=torch.float64)
     theta = torch.tensor([1.0, 2.0, 1.0], dtype=torch.float64)
-    yield Case("values exactly at the threshold and at the ends of the window", pre, theta, normal(rng, 3, 3), 0.25, 0.5).of("boundary")
+    yield Case("values exactly at the threshold and at the ends of the window", pre, theta, normal(rng, 4, 3), 0.25, 0.5).of("boundary")
     yield Case("nothing near a threshold, active latents are free", 5 + uniform(rng, 4, 2), theta[:2], normal(rng, 4, 2), 0.0, 0.1).of("extreme")
     yield Case("a window with everything in it", normal(rng, 4, 3), theta, normal(rng, 4, 3), 2.0, 50.0).of("extreme")
 
@@ -209,7 +210,7 @@ for _slug, _options, _message in (
     ("gate-ignored", {"through": "all"}, "grad_pre is `grad_acts` everywhere. Below its threshold a latent is 0 and stays 0: nothing flows there."),
     ("window-sent-to-pre", {"through": "price"}, "You sent the window's gradient to `pre` as well. That is a published variant; here theta is held fixed, and `pre` gets the formula's own derivative."),
 ):
-    jumprelu_gradients.mistake(_slug, _message)(lambda *args, _options=_options: _jump(*args, **_options))
+    jumprelu_gradients.mistake(_slug, _message)(partial(_jump, **_options))
 
 
 @jumprelu_gradients.variant
@@ -310,7 +311,7 @@ for _slug, _options, _message in (
     ("gate-multiplied-in", {"step": False}, "You multiplied the magnitude with the gate's value. The gate only decides: a step, 0 or 1."),
     ("origin-not-removed", {"centred": False}, "Both paths start from x - b_dec, and yours from x."),
 ):
-    gated_gradients.mistake(_slug, _message)(lambda *args, _options=_options: _gated(*args, **_options))
+    gated_gradients.mistake(_slug, _message)(partial(_gated, **_options))
 
 
 def _gated_loss(p, x, l1, W_dec, b_dec):
@@ -487,8 +488,9 @@ def _prolu_cases(rng: torch.Generator) -> Iterator[Case]:
     m[4, 3] = -0.3
     yield Case("9 rows, 5 latents, one bias positive", m, b, normal(rng, 9, 5))
     yield Case("2 SAEs at once, float32", normal(rng, 2, 8, 3, dtype=torch.float32), normal(rng, 2, 3, dtype=torch.float32) / 2, normal(rng, 2, 8, 3, dtype=torch.float32))
-    m, b = torch.tensor([[0.5, 0.0, 0.0, -0.5], [1.0, 0.25, -0.25, 0.75]], dtype=torch.float64), torch.tensor([-0.5, 0.5, 0.25, 0.0], dtype=torch.float64)
-    yield Case("m or m + b exactly 0", m, b, 1 + uniform(rng, 2, 4)).of("boundary")
+    m = torch.tensor([[0.5, 0.0, 0.0, -0.5], [1.0, 0.25, -0.25, 0.75], [0.25, -0.25, 0.5, 0.0]], dtype=torch.float64)
+    b = torch.tensor([-0.5, 0.5, 0.25, 0.0], dtype=torch.float64)
+    yield Case("m or m + b exactly 0", m, b, 1 + uniform(rng, 3, 4)).of("boundary")
     yield Case("one row, biases of 0", normal(rng, 1, 4), 0 * b, normal(rng, 1, 4)).of("extreme")
     yield Case("nothing is on", normal(rng, 5, 4), b - 100, normal(rng, 5, 4)).of("extreme")
 
@@ -511,10 +513,12 @@ prolu = Exercise(
 )
 
 
-def _pro(m, b, grad_acts, *, shift=False, both=True, rows="sum", second=True, sign=1, gate=True):
+def _pro(m, b, grad_acts, *, shift=False, both=True, rows="sum", second=True, sign=1, gate=True, zero=False):
     on = m + b.unsqueeze(-2) > 0
     if both:
         on = on & (m > 0)
+    if zero:
+        on = (m + b.unsqueeze(-2) >= 0) & (m >= 0)
     if not second:
         on = m > 0
     grad_b = grad_acts * (on if gate else 1)
@@ -529,9 +533,10 @@ for _slug, _options, _message in (
     ("bias-untrained", {"rows": "none"}, "grad_b is the true derivative, zero. A bias with no gradient stays where it started: use that of relu(m + b)."),
     ("rows-averaged", {"rows": "mean"}, "You averaged grad_b over the rows. It is a sum: every row pulls at the same bias."),
     ("sign-reversed", {"sign": -1}, "grad_b has the wrong sign: relu(m + b) grows when b grows."),
+    ("zero-is-on", {"zero": True}, "A latent is on where m or m + b is exactly 0. Both must be positive: `>`, not `>=`."),
     ("off-latents-teach-bias", {"gate": False}, "Rows in which the latent is off pull at its bias. They would not in relu(m + b)."),
 ):
-    prolu.mistake(_slug, _message)(lambda *args, _options=_options: _pro(*args, **_options))
+    prolu.mistake(_slug, _message)(partial(_pro, **_options))
 
 
 @prolu.variant
@@ -721,7 +726,7 @@ for _slug, _options, _message in (
     ("scale-inverted", {"back": False}, "You divided by the scale a second time. The encoder's side divided; this side multiplies."),
     ("through-relu", {"clip": True}, "You clipped the reconstruction at zero. Activations have negative entries."),
 ):
-    reconstruct.mistake(_slug, _message)(lambda *args, _options=_options: _rebuilt(*args, **_options))
+    reconstruct.mistake(_slug, _message)(partial(_rebuilt, **_options))
 
 
 @reconstruct.mistake("bias-only-where-active", "Rows without an active latent came out as zero. They too have an origin: the bias.")
@@ -767,6 +772,7 @@ def _moment_cases(rng: torch.Generator) -> Iterator[Case]:
     blown = case("moments of replaced latents that are not numbers", (), 3, torch.tensor([0, 1, 0, 1]).bool())
     for moments in blown.args[0]["W_dec"], blown.args[0]["b_enc"]:
         moments["exp_avg"][1], moments["exp_avg_sq"][3] = torch.nan, torch.inf
+    blown.args[0]["W_dec"]["exp_avg_sq"][2] = torch.inf  # of a living latent: it stays
     blown.args[0]["W_enc"]["exp_avg"][:, 1], blown.args[0]["W_enc"]["exp_avg_sq"][:, 3] = torch.nan, torch.inf
     yield blown.of("nan")
 
@@ -808,7 +814,7 @@ for _slug, _options, _message in (
     ("living-cleared", {"invert": True}, "You cleared the moments of the latents that were *not* replaced."),
     ("ones", {"value": 1.0}, "You set the moments to 1. Adam starts them at 0, and so should a new latent."),
 ):
-    forget_moments.mistake(_slug, _message)(lambda *args, _options=_options: _forget(*args, **_options))
+    forget_moments.mistake(_slug, _message)(partial(_forget, **_options))
 
 
 @forget_moments.mistake("everything-cleared", "You cleared the moments of all latents. The living ones lose what Adam knows about them, and lurch.")
@@ -917,7 +923,7 @@ for _slug, _options, _message in (
     ("least-of-all", {"level": "least"}, "Your threshold is the smallest value of any batch, not the average over batches: one odd batch would decide."),
     ("largest-of-all", {"level": "largest"}, "Your threshold is the largest of the batches' smallest values, not their average."),
 ):
-    acts_at_inference.mistake(_slug, _message)(lambda *args, _options=_options: _used(*args, **_options))
+    acts_at_inference.mistake(_slug, _message)(partial(_used, **_options))
 
 
 @acts_at_inference.variant
@@ -996,7 +1002,7 @@ for _slug, _options, _message in (
     ("bias-left", {"bias": "left"}, "The encoder's columns carry the lengths, its bias does not: every latent switches on at another place than before."),
     ("encoder-divided", {"encoder": "over", "bias": "over"}, "You divided the encoder by the lengths as well. What is taken from a row must be *given* to the value."),
 ):
-    unit_rows.mistake(_slug, _message)(lambda *args, _options=_options: _folded(*args, **_options))
+    unit_rows.mistake(_slug, _message)(partial(_folded, **_options))
 
 
 @unit_rows.variant
@@ -1067,8 +1073,8 @@ aux_error = Exercise(
 )
 
 
-def _aux_e(params, acts, x, x_hat, *, bias=0, target="error", dims="sum", rows="mean"):
-    guess = acts @ params["W_dec"] + bias * params["b_dec"].unsqueeze(-2)
+def _aux_e(params, aux_acts, x, x_hat, *, bias=0, target="error", dims="sum", rows="mean"):
+    guess = aux_acts @ params["W_dec"] + bias * params["b_dec"].unsqueeze(-2)
     aim = {"error": x - x_hat, "x": x, "reversed": x_hat - x, "x_hat": x_hat}[target]
     loss = (aim - guess).square()
     loss = loss.sum(-1) if dims == "sum" else loss.mean(-1)
@@ -1084,7 +1090,7 @@ for _slug, _options, _message in (
     ("averaged-over-dimensions", {"dims": "mean"}, "You averaged over the dimensions; the squared distance is a sum."),
     ("summed-over-rows", {"rows": "sum"}, "You summed over the rows; the loss is their mean."),
 ):
-    aux_error.mistake(_slug, _message)(lambda *args, _options=_options: _aux_e(*args, **_options))
+    aux_error.mistake(_slug, _message)(partial(_aux_e, **_options))
 
 
 @aux_error.variant
@@ -1167,7 +1173,7 @@ for _slug, _options, _message in (
     ("variance-about-zero", {"centre": "zero"}, "Your variance is measured from the origin. A constant far from it would count as explained; measure from the mean activation."),
     ("one-mean-for-all-dimensions", {"centre": "all"}, "Your mean is one number for all dimensions. The mean activation is a vector."),
 ):
-    explained_variance.mistake(_slug, _message)(lambda *args, _options=_options: _ev(*args, **_options))
+    explained_variance.mistake(_slug, _message)(partial(_ev, **_options))
 
 
 @explained_variance.mistake("averaged-over-rows", "You computed the share row by row and averaged. Rows near the mean have almost no variance to explain, and blow up.")
@@ -1220,7 +1226,7 @@ def _shared_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("2 SAEs on 4 workers", normalize(normal(rng, 2, 3, 5), dim=-1), normal(rng, 4, 2, 3, 5), torch.tensor([8, 1, 3, 10]))
     yield Case("one worker", normalize(normal(rng, 3, 2), dim=-1), normal(rng, 1, 3, 2), torch.tensor([7])).of("extreme")
     float32 = {"dtype": torch.float32}
-    yield Case("billions of rows, float32", normalize(normal(rng, 2, 3, **float32), dim=-1), normal(rng, 2, 2, 3, **float32), torch.tensor([3_000_000_000, 1])).of("extreme")
+    yield Case("billions of rows, float32", normalize(normal(rng, 2, 3, **float32), dim=-1), normal(rng, 2, 2, 3, **float32), torch.tensor([3_000_000_000, 1_000_000_000])).of("extreme")
     yield Case("one latent, one dimension", torch.tensor([[-1.0]]), torch.tensor([[[4.0]], [[2.0]]]), torch.tensor([1, 1])).of("extreme")
 
 
@@ -1268,7 +1274,7 @@ for _slug, _options, _message in (
     ("wrong-axis", {"axis": -2}, "You projected along the wrong axis: a decoder row runs along the last one."),
     ("last-worker-only", {"only": -1}, "You used the last worker's gradient: perhaps a loop that overwrites instead of adding."),
 ):
-    shared_gradient.mistake(_slug, _message)(lambda *args, _options=_options: _share(*args, **_options))
+    shared_gradient.mistake(_slug, _message)(partial(_share, **_options))
 
 
 @shared_gradient.variant
@@ -1310,7 +1316,7 @@ def _backward_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("k = d_sae", 4, 3, 3, 2, torch.float64, 3).of("extreme")
     yield case("one row", 1, 2, 5, 3, torch.float64, 5).of("extreme")
     same = case("one latent in all rows, its value 0 or negative", 4, 1, 3, 2, torch.float64, 1)
-    same.args[0][:3, 0] = torch.tensor([0.0, 0.0, -2.0])
+    same.args[0][[0, 1, 3], 0] = torch.tensor([0.0, 0.0, -2.0], dtype=torch.float64)
     yield same.of("extreme")
 
 
@@ -1357,7 +1363,7 @@ for _slug, _options, _message in (
     ("mean-over-active", {"scale": 0.5}, "grad_W_dec is half of what it should be: nothing is averaged here."),
     ("sign-reversed", {"scale": -1.0}, "grad_W_dec has the wrong sign: x_hat grows with W_dec, and the gradient is passed on as it is."),
 ):
-    decode_backward.mistake(_slug, _message)(lambda *args, _options=_options: _backward(*args, **_options))
+    decode_backward.mistake(_slug, _message)(partial(_backward, **_options))
 
 
 @decode_backward.mistake("first-latent-only", "Only the first of the k latents of each row gets a gradient.")

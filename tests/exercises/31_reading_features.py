@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.course.battery import ALL_COUNTS, NO_MATRIX, NO_SCALE, NO_THRESHOLD, NOT_TRAINED
 from utils.course.cases import close_to, integers, normal, tiny, uniform, wrong_ways
 from utils.course.exercises import Case, Exercise
 from utils.hooks import resid_post, run_with_cache
+
+_NO_FLOAT64 = {"scale": "there is no float64 model"}
 
 
 # --- update_top_examples ----------------------------------------------------------------------------------
@@ -34,11 +37,16 @@ def _top_cases(rng: torch.Generator) -> Iterator[Case]:
     batch = torch.zeros(3, 5, 2, dtype=torch.float64)
     batch[0, 1:4, 0] = torch.tensor([2.0, 3.0, 3.0])
     batch[1, 2, 0], batch[2, 4, 0] = 3.0, 1.0
-    yield Case("equal values, and a latent that never fired", value, where, batch, 6)
+    yield Case("equal values, and a latent that never fired", value, where, batch, 6).of("boundary")
+    yield case("one context of two tokens, one place, one latent", 1, 1, 2, 1, 3, 1, torch.float64).of("extreme")
+    yield Case("everything equal, lists empty, a corpus of more than 2^40 contexts", 0 * value, torch.full_like(where, -1), torch.ones(5, 2, 2, dtype=torch.float64), 2**40 + 1).of("extreme")
+    yield Case("a batch in which nothing fires", value, where, 0 * batch, 6).of("extreme")
 
 
 update_top_examples = Exercise(
     "update_top_examples",
+    new=True,
+    without={**NOT_TRAINED, **ALL_COUNTS, "negative": "latents are 0 or more"},
     difficulty=3,
     importance=5,
     minutes=20,
@@ -199,10 +207,18 @@ def _quantile_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("parts of unequal size: 37 tokens, 5 quantiles of 2, float32", 37, 0.3, 5, 2, torch.float32)
     draws = torch.stack([torch.tensor([0.0, 0.3, 0.6, 0.99]).double()] * 2)
     yield Case("equal values", torch.tensor([2.0, 0.0, 5.0, 2.0, 0.0, 2.0, 5.0, 9.0, 5.0], dtype=torch.float64), draws)
+    exact = torch.tensor([[0.0, 0.25, 0.5, 0.75, 1 - 2.0**-53]] * 2, dtype=torch.float64)
+    signed = torch.tensor([0.3, -1.0, 0.1, 0.0, 0.8, 0.5, -0.2, 0.7, 0.2, 0.6, 1e-12, 0.4], dtype=torch.float64)
+    yield Case("draws that fall exactly on an example, values just above 0", signed.clamp(min=0), exact).of("boundary")
+    yield Case("what is below 0 is no firing", signed, exact[:, 1:]).of("negative")
+    yield Case("as many firings as parts, one draw each", torch.tensor([0.0, 3.0, 1.0, 2.0], dtype=torch.float64), exact[:1, 4:].repeat(3, 1)).of("extreme")
+    yield Case("one part, all values equal", torch.ones(4, dtype=torch.float64), exact[:1]).of("extreme")
 
 
 quantile_examples = Exercise(
     "quantile_examples",
+    scaled=("values",),
+    without={**NOT_TRAINED, **ALL_COUNTS},
     difficulty=3,
     importance=5,
     minutes=15,
@@ -316,10 +332,15 @@ def _logit_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("4 directions, 7 dimensions, 11 tokens", 4, 7, 11, torch.float64)
     yield case("float32", 3, 9, 5, torch.float32)
     yield case("one direction", 1, 6, 8, torch.float64)
+    yield case("one dimension", 2, 1, 3, torch.float64).of("extreme")
+    yield case("one token", 3, 2, 1, torch.float64).of("extreme")
+    some = case("a dimension without weight, and a negative one; a short direction beside a long one", 2, 3, 4, torch.float64)
+    yield Case(some.label, some.args[0] * torch.tensor([[1e-7], [1e7]], dtype=torch.float64), torch.tensor([0.0, -1.5, 2.0], dtype=torch.float64), some.args[2]).of("extreme")
 
 
 decoder_logits = Exercise(
     "decoder_logits",
+    without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,
     minutes=8,
@@ -432,11 +453,15 @@ def _change_cases(rng: torch.Generator) -> Iterator[Case]:
         return Case(label, tiny(), name, weight, bias, tokens, replacements)
 
     yield case("6 tokens, 3 replacements", 1, 6, 3, 0.4)
-    yield case("one token of text, 4 replacements, another layer", 2, 2, 4, 0.4)
+    yield case("one token of text, 4 replacements, another layer", 2, 2, 4, 0.4).of("extreme")
+    some = case("one replacement, which is the token itself in one place", 1, 4, 1, 0.4)
+    yield Case(some.label, *some.args[:5], some.args[4][2:3]).of("extreme")
+    yield Case("a text in which the latent is silent", *some.args[:3], some.args[3] - 100, *some.args[4:]).of("extreme")
 
 
 token_change_effect = Exercise(
     "token_change_effect",
+    without={**NOT_TRAINED, **ALL_COUNTS, **_NO_FLOAT64, **NO_MATRIX, "boundary": "both sides of the ReLU agree at 0"},
     difficulty=3,
     importance=4,
     minutes=18,
@@ -571,10 +596,16 @@ def _context_cases(rng: torch.Generator) -> Iterator[Case]:
 
     yield case("4 tokens of text, half the value has to remain", 1, 5, 0.5, False)
     yield case("more text can give less again", 2, 6, 0.7, True)
+    # The embeddings: only the last token matters, so that its share is 1 to the last bit. A weight with one entry leaves nothing to round.
+    tokens, weight = torch.tensor([0, 8, 14, 8]), torch.zeros(tiny().cfg.d_model)
+    weight[3] = 2.0
+    yield Case("exactly the share that has to remain", tiny(), "blocks.0.hook_in", weight, 5.0, tokens, 1.0).of("boundary")
+    yield Case("one token of text, and next to nothing has to remain", tiny(), resid_post(1), weight, 50.0, tokens[:2], 1e-6).of("extreme")
 
 
 smallest_context = Exercise(
     "smallest_context",
+    without={**NOT_TRAINED, **ALL_COUNTS, **_NO_FLOAT64, **NO_MATRIX},
     difficulty=3,
     importance=4,
     minutes=12,
@@ -651,6 +682,12 @@ def _(model, name, weight, bias, tokens, keep):
     return n, share * whole
 
 
+@smallest_context.mistake("limit-excluded", "A text that keeps exactly the share asked for is enough: at least `keep`, so compare with >=.")
+def _(model, name, weight, bias, tokens, keep):
+    shares = _shares(model, name, weight, bias, tokens)[0]
+    return next(((n, share) for n, share in enumerate(shares, 1) if share > keep), None)
+
+
 @smallest_context.mistake("bias-forgotten", "The encoder's bias is missing; it sets the threshold at which the latent begins to fire.")
 def _(model, name, weight, bias, tokens, keep):
     return _first(_shares(model, name, weight, bias, tokens, offset=0.0)[0], keep)
@@ -707,11 +744,15 @@ def _rule_cases(rng: torch.Generator) -> Iterator[Case]:
     # Token 0 is the most frequent among the firings and common in silence too; 1 is the best; 2 is the purest but rare.
     yield case("27 examples", {0: 7, 1: 5, 2: 1, 3: 1}, {0: 7, 1: 1, 3: 3, 4: 2})
     yield case("many silent examples", {0: 6, 1: 5, 2: 1, 5: 2}, {0: 15, 1: 1, 3: 14, 4: 9, 5: 1})
-    yield Case("two equally good tokens", torch.tensor([9, 4, 9, 4, 6, 8, 6, 8, 8]), torch.tensor([True, True, True, True, True, False, False, False, False]))
+    yield Case("two equally good tokens", torch.tensor([9, 4, 9, 4, 6, 8, 6, 8, 8]), torch.tensor([True, True, True, True, True, False, False, False, False])).of("boundary")
+    yield Case("one example of each kind, the same token", torch.tensor([7, 7]), torch.tensor([False, True])).of("extreme")
+    yield Case("no rule is better than a coin", torch.tensor([3, 5, 5, 3, 3, 5, 3, 5]), torch.arange(8) < 2).of("extreme")
+    yield Case("a rule without a false alarm, token 0", torch.tensor([0, 4, 0, 2, 4]), torch.tensor([True, False, True, False, True])).of("extreme")
 
 
 best_token_rule = Exercise(
     "best_token_rule",
+    without={**NOT_TRAINED, **ALL_COUNTS, **NO_MATRIX, "scale": "tokens have no scale", "negative": "tokens are never negative"},
     difficulty=2,
     importance=4,
     minutes=12,
@@ -819,11 +860,15 @@ def _detection_cases(rng: torch.Generator) -> Iterator[Case]:
     some = lambda low, high: int(integers(rng, low, high))  # noqa: E731
     yield case("about half and half", 7 + some(0, 3), 2, 3, 5 + some(0, 3), 0.02)
     yield case("few firing examples, a frequent latent", 2, 3 + some(0, 2), 4, 15 + some(0, 5), 0.3)
-    yield case("nothing is predicted to fire", 0, 4, 0, 7, 0.1)
+    yield case("nothing is predicted to fire", 0, 4, 0, 7, 0.1).of("boundary")
+    yield case("only what is silent is predicted to fire", 0, 3, 2, 4, 0.2).of("extreme")
+    yield case("everything is predicted to fire", 3, 0, 5, 0, 0.01).of("extreme")
+    yield case("no mistake, one example of each kind", 1, 0, 0, 1, 0.001).of("extreme")
 
 
 detection_score = Exercise(
     "detection_score",
+    without={**NOT_TRAINED, **ALL_COUNTS, **NO_SCALE, **NO_MATRIX, "negative": "nothing in it can be negative"},
     difficulty=2,
     importance=5,
     minutes=10,

@@ -53,7 +53,7 @@ def test_no_group_helps_to_make_its_own_direction(monkeypatch):
     acts = torch.zeros(2, 80, 60)
     labels = torch.tensor([0, 1] * 40)
     acts[1, torch.arange(80), groups] = labels * 2.0 - 1
-    folds = module._folds(labels, groups, 0)
+    folds = module.two_class_folds(labels, groups, 0)
     assert sum(fold.int() for fold in folds).eq(1).all()
     by_level, scores, chosen = module._held_out(acts, labels, folds)
     assert scores.eq(0).all() and by_level.eq(0).all() and set(chosen) == {0}

@@ -59,7 +59,7 @@ def test_no_row_is_scored_by_a_probe_that_met_its_group():
     groups, labels = torch.arange(40).repeat_interleave(2), torch.tensor([0, 1] * 40)
     x = torch.zeros(80, 40)
     x[torch.arange(80), groups] = labels * 2.0 - 1
-    scores = module._held_out(x, labels, module._folds(labels, groups, 0))
+    scores = module._held_out(x, labels, module.two_class_folds(labels, groups, 0))
     assert scores.abs().max() < 1e-6
 
 

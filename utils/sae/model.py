@@ -1,6 +1,6 @@
 """A TopK sparse autoencoder (Gao et al. 2024): the module, its files, and how it takes a model's place at one hook point.
 
-Chapter 22 builds every architecture by hand. This is the one that the course trains and that later chapters read and
+Chapters 22 and 25 build every architecture by hand. This is the one that the course trains and that later chapters read and
 steer with. Files are in sae_lens' format: `sae_lens.SAE.load_from_disk(folder)` reads what `save` wrote, and `load_sae`
 reads what sae_lens saved.
 """

@@ -1,4 +1,4 @@
-"""Made-up features with a known truth: the toys of chapters 21 and 22.
+"""Made-up features with a known truth: the toys of chapters 21, 22 and 25.
 
 A toy feature is absent most of the time; when it is there, it has a size from 0 to 1. A toy activation is the sum of
 the features that are there, each written along its own direction of a space that has fewer dimensions than there are

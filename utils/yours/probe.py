@@ -114,7 +114,7 @@ def probe_table(model: TransformerBridge, table: Labelled, *, position: str | in
     found = collect_activations(model, table.texts, names, position=position, batch_size=batch_size)
     acts = torch.stack([found[name] for name in names])  # [n_levels, n, d_model]
     labels, groups = table.labels, table.groups
-    folds = _folds(labels, groups, seed)
+    folds = two_class_folds(labels, groups, seed)
     by_level, scores, chosen = _held_out(acts, labels, folds)
     words = _words_alone(model, table, folds, batch_size)
     coins = torch.Generator().manual_seed(seed)
@@ -156,8 +156,11 @@ def probe_file(path: Path, name: str | None = None) -> int:
     return 0
 
 
-def _folds(labels: Int[Tensor, " n"], groups: Int[Tensor, " n"], seed: int) -> list[Bool[Tensor, " n"]]:
-    """Masks of five parts of whole groups, each with both classes."""
+def two_class_folds(labels: Int[Tensor, " n"], groups: Int[Tensor, " n"], seed: int) -> list[Bool[Tensor, " n"]]:
+    """Masks of five parts of whole groups, each with both classes; every row is in one of them.
+
+    Raises: TableError for groups that cannot be spread like that.
+    """
     splitter = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed)
     masks = []
     for _, rows in splitter.split(labels, labels.numpy(), groups.numpy()):

@@ -25,7 +25,7 @@ from utils.intervals import Estimate
 from utils.plots import GREY, PALETTE
 from utils.probes import ProbeError, auroc, auroc_with_interval, grouped_estimate, logistic
 from utils.untrained import untrained_like
-from utils.yours.probe import _folds
+from utils.yours.probe import two_class_folds
 from utils.yours.tables import Labelled, TableError, read_table
 
 
@@ -128,7 +128,7 @@ def rival_table(model: TransformerBridge, table: Labelled, *, layer: int | None 
     if not 0 <= layer < model.cfg.n_layers:
         raise ValueError(f"layer {layer}: this model has the blocks 0 to {model.cfg.n_layers - 1}.")
     labels, groups = table.labels, table.groups
-    folds = _folds(labels, groups, seed)
+    folds = two_class_folds(labels, groups, seed)
     acts = collect_activations(model, table.texts, resid_post(layer), position=position, batch_size=batch_size)
     blank = collect_activations(untrained_like(model, seed), table.texts, resid_post(layer), position=position, batch_size=batch_size)
     described = _surface(model, table.texts, batch_size) | {"untrained network": blank}
@@ -149,7 +149,7 @@ def rival_table(model: TransformerBridge, table: Labelled, *, layer: int | None 
             continue
     torn = None
     if len(groups.unique()) < len(groups):
-        torn = auroc_with_interval(_held_out(acts, labels, _folds(labels, torch.arange(len(labels)), seed)), labels, groups, n_boot, seed)
+        torn = auroc_with_interval(_held_out(acts, labels, two_class_folds(labels, torch.arange(len(labels)), seed)), labels, groups, n_boot, seed)
     return RivalReport(layer, auroc_with_interval(scores, labels, groups, n_boot, seed),
                        {name: auroc_with_interval(x, labels, groups, n_boot, seed) for name, x in others.items()},
                        {name: ahead(x) for name, x in others.items()}, torn, np.array(shuffled))

@@ -77,7 +77,7 @@ class DoseResponse:
     Attributes:
         doses: one entry per way and dose.
         verdict: in words.
-        effect_name: the axis of the effect.
+        effect_name: the axis of the effect, which is the change against plain text.
     """
 
     doses: list[Dose]
@@ -166,8 +166,8 @@ def dose_response(
         scores = effect(texts)
         wrong = float((scores.values < plain.values).double().mean())
         found.append(Dose(way, dose, difference(scores, plain), perplexity(model, prompts, texts).value / plain_cost, wrong, scores))
-    scale = "where the text stands: 0 as label 0, 1 as label 1" if reads is not None else "effect, as scored"
-    return DoseResponse(found, _verdict(found, budget, reads), f"{scale}; change against plain text")
+    moved = "change of reading (1: label 0 to 1)" if reads is not None else "change of score (the scorer's units)"
+    return DoseResponse(found, _verdict(found, budget, reads), moved)
 
 
 def steer_file(path: Path, model_name: str | None = None, picture: Path | None = None) -> int:
