@@ -234,13 +234,9 @@ def check_tokens(model: TransformerBridge, tokens: Int[Tensor, "n pos"]) -> None
     if tokens.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"tokens must be int64 or int32, not {_plain(tokens.dtype)}: smaller integers cannot hold a vocabulary. Write tokens.long().")
     if tokens.ndim != 2 or tokens.numel() == 0:
-        raise ValueError(
-            f"tokens must have the shape [n, pos], at least [1, 1]; got {list(tokens.shape)}."
-        )
+        raise ValueError(f"tokens must have the shape [n, pos], at least [1, 1]; got {list(tokens.shape)}.")
     if tokens.shape[1] > model.cfg.n_ctx:
-        raise ValueError(
-            f"{tokens.shape[1]} tokens in a row: the model's context holds {model.cfg.n_ctx}."
-        )
+        raise ValueError(f"{tokens.shape[1]} tokens in a row: the model's context holds {model.cfg.n_ctx}.")
     if tokens.min() < 0 or tokens.max() >= model.cfg.d_vocab:
         raise ValueError(
             f"token ids run from {int(tokens.min())} to {int(tokens.max())}: "
@@ -314,9 +310,7 @@ def intervene(
 
 def _check_result(name: str, activation: Tensor, result: Tensor) -> None:
     if result is None:
-        raise InterventionError(
-            f"the function at {name} returned None: end it with `return activation`."
-        )
+        raise InterventionError(f"the function at {name} returned None: end it with `return activation`.")
     if not isinstance(result, Tensor):
         raise InterventionError(
             f"the function at {name} returned a {type(result).__name__}, not a tensor."

@@ -56,8 +56,6 @@ class OutOfTime(BaseException):
 def deadline(seconds: float) -> Iterator[None]:
     """Raise OutOfTime in the body after `seconds`, again and again should a bare `except` swallow it.
 
-    An import that is under way is waited for, up to ten times as long, and not counted: one that is torn in half leaves
-    a module that no later import can repair. (The first `torch.func.grad` of a kernel imports for three seconds.)
     A signal also interrupts blocking calls, but only the main thread on Unix can have one; elsewhere the
     exception is set from a timer thread and arrives at the next bytecode.
     """
@@ -95,7 +93,7 @@ def deadline(seconds: float) -> Iterator[None]:
 
 
 class _Patience:
-    """With what is slow for no fault of the answer's: an import that it sets off."""
+    """An import under way is waited for, up to ten times as long: torn in half, it leaves a module that nothing repairs."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds, self.latest, self.imported = seconds, time.monotonic() + 10 * seconds, False
@@ -105,19 +103,15 @@ class _Patience:
         if _importing(frame) and time.monotonic() < self.latest:
             self.imported = True
             return 0.05
-        if self.imported:
-            self.imported = False
-            return self.seconds
-        return 0
+        wait, self.imported = (self.seconds if self.imported else 0), False
+        return wait
 
 
 def _importing(frame: FrameType | None) -> bool:
     """Is an import under way in this frame, or in one that called it?"""
-    while frame is not None and frame.f_code.co_filename != __file__:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
+    while frame is not None and frame.f_code.co_filename not in (__file__, "<frozen importlib._bootstrap>"):
         frame = frame.f_back
-    return False
+    return frame is not None and frame.f_code.co_filename != __file__
 
 
 @contextlib.contextmanager
