@@ -44,14 +44,14 @@ def gather_last_token(
     """The activation of each text's last real token.
 
     Args:
-        acts: activations, one text per row.
+        acts: activations, one text per row. All numbers are finite, those of the padding too.
         mask: True where a token is real, False where it is padding. Padding may stand on the right
             or on the left, row by row; the real tokens of a row are neighbours, and every row has
             at least one.
 
     Returns:
-        One vector per row, in the units and dtype of `acts`. A batch of no texts gives a
-        `[0, d_model]` tensor.
+        One vector per row, as a new tensor, in the units and dtype of `acts`. A batch of no texts
+        gives a `[0, d_model]` tensor.
 
     Example:
         >>> acts = torch.tensor([[[1.0], [2.0], [3.0]], [[4.0], [5.0], [6.0]]])
@@ -72,8 +72,8 @@ def zero_ablate(
     """A copy of `activation` in which every feature at the given positions is 0, in every row.
 
     Args:
-        activation: what a hook receives. It must not be changed in place: the caller may still
-            need it.
+        activation: what a hook receives, finite numbers. It must not be changed in place: the
+            caller may still need it.
         positions: token positions, the same for every row, in any order. A negative one counts from
             the end, as in Python. An empty list changes nothing.
 
@@ -97,7 +97,8 @@ def mean_ablate(
     """A copy of `activation` in which all real tokens carry the same vector: their mean.
 
     Args:
-        activation: what a hook receives. It must not be changed in place.
+        activation: what a hook receives, finite numbers, those of the padding too. It must not be
+            changed in place.
         mask: True where a token is real. At least one token of the batch is.
 
     Returns:

@@ -14,7 +14,7 @@ def logit_difference(
     """How much more the model wants one next token than another, row by row.
 
     Args:
-        logits: the model's output at every position.
+        logits: the model's output at every position; finite, behind the last real token too.
         last: the position of each row's last real token, counted from 0. What stands after it is
             padding.
         token: for each row, the id of the token that counts as positive.
@@ -43,7 +43,7 @@ def add_along(
     """Push one token of each row along a direction.
 
     Args:
-        activation: what the hook receives. It stays as it is.
+        activation: what the hook receives, finite numbers. It stays as it is.
         direction: in the units of the activations, with its own length: a dose of 1 adds exactly
             this.
         dose: how many times the direction is added, per row. A negative dose pushes the other way.
@@ -96,7 +96,8 @@ def patch_positions(
     """Put one token's activation from another run in the place of one token of this run.
 
     Args:
-        activation: what the hook receives in the run that is changed. It stays as it is.
+        activation: what the hook receives in the run that is changed, finite numbers. It stays as
+            it is.
         source: the activations of the run that is copied from, at the same hook point. Row i
             belongs to row i; the texts may differ in length.
         at: which token of each row of `activation` is overwritten, counted from 0.

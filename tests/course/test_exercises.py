@@ -185,6 +185,12 @@ def test_the_deadline_works_in_another_thread():
     thread.join(15)
     assert [verdict.status for verdict in verdicts] == ["timeout"]
 
+def test_a_learner_may_call_an_argument_something_else():
+    """The gradient is asked for by the argument's place."""
+    exercise = find_exercise("l1_loss")
+    assert judge(exercise, lambda mine, also_mine, l1: exercise.reference(mine, also_mine, l1)).passed
+
+
 @pytest.mark.parametrize("in_a_thread", [False, True])
 def test_the_deadline_waits_for_an_import_and_ends_an_endless_loop(tmp_path, monkeypatch, in_a_thread):
     """An import torn in half leaves a broken module behind. What the import took is not the answer's time."""

@@ -152,6 +152,7 @@ def _gather_cases(rng: torch.Generator) -> Iterator[Case]:
 
 gather_last_token = Exercise(
     "gather_last_token",
+    new=True,
     without={**NOT_TRAINED, **NO_THRESHOLD, "nan": "activations are finite, those of the padding too"},
     difficulty=2,
     importance=5,
@@ -293,6 +294,8 @@ def _zero_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("1 text, position 0", normal(rng, 1, 4, 3), [0])
     yield Case("2 texts, no position", normal(rng, 2, 3, 4), [])
     yield Case("every position, one of them twice", torch.randn(2, 3, 4, generator=rng, dtype=torch.float64), [2, 0, 1, -1]).of("extreme")
+    even = torch.arange(1.0, 17.0, dtype=torch.bfloat16).view(1, 8, 2)
+    yield Case("the first position counted from the end and the last from the start, bfloat16", even, [-8, 7]).of("extreme")
 
 
 zero_ablate = Exercise(
@@ -451,6 +454,8 @@ def _mean_cases(rng: torch.Generator) -> Iterator[Case]:
     mask = torch.tensor([[1, 1, 1, 0, 0], [0, 0, 0, 0, 1]]).bool()
     yield Case("texts of different length, padding on both sides", acts, mask).of("extreme")
     yield Case("one real token in the whole batch", acts, torch.arange(10).view(2, 5) == 7).of("extreme")
+    whole = torch.tensor([[[1.0, 8.0], [3.0, 16.0], [7.0, 5.0]]], dtype=torch.bfloat16)
+    yield Case("2 real tokens of 3, bfloat16", whole, torch.tensor([[True, True, False]])).of("extreme")
 
 
 mean_ablate = Exercise(
@@ -656,6 +661,9 @@ def _residual_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("a norm just above the limit", lengths, real, 1.4999).of("boundary")
     yield Case("the padding is not a number", lengths.masked_fill(~real[..., None], torch.nan), real, 1.5).of("nan")
     yield Case("texts of one and of two tokens", lengths.expand(2, 6, 1).clone(), torch.tensor([[1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1, 1]]).bool(), 3.0).of("extreme")
+    yield Case("a ratio under 1", lengths, real, 0.6).of("boundary")
+    yield Case("a ratio of 12", lengths * torch.tensor([1.0, 1.0, 1.0, 11.5, 1.0, 1.0], dtype=torch.float64)[:, None], real, 12.0).of("boundary")
+    yield Case("very short vectors, one of them too long", lengths * 1e-9, real, 1.25).of("boundary")
 
 
 residual_mask = Exercise(
@@ -1005,6 +1013,7 @@ def _lens_cases(rng: torch.Generator) -> Iterator[Case]:
                torch.rand(3, generator=rng, dtype=torch.float64), 1e-5, torch.randn(3, 5, generator=rng, dtype=torch.float64)).of("extreme")
     yield Case("eps is 0", torch.randn(2, 3, generator=rng, dtype=torch.float64) * 1e-3, torch.rand(3, generator=rng, dtype=torch.float64), 0.0,
                torch.randn(3, 5, generator=rng, dtype=torch.float64)).of("extreme")
+    yield case("4 dimensions", (2, 3, 1), 4, 5, 0.05).of("axis")
 
 
 logit_lens = Exercise(

@@ -43,6 +43,8 @@ def _split_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case('negative ids', torch.tensor([-5, 3, -5, -1, 3]), torch.tensor([0.1, 0.9, 0.4], dtype=torch.float64))
     yield Case("no group for validation, half for test", torch.tensor([3, 1, 1, 8]), torch.tensor([0.0, 0.5, 0.499], dtype=torch.float64), 0.0, 0.5).of("boundary")
     yield Case("all in test", torch.tensor([5, 5, 2]), torch.tensor([0.3, 0.9], dtype=torch.float64), 0.0, 1.0).of("extreme")
+    yield Case("no group for test", torch.tensor([3, 1, 1, 8]), torch.tensor([0.0, 0.2, 0.3], dtype=torch.float64), 0.25, 0.0).of("extreme")
+    yield Case("one group, in test", torch.tensor([4, 4, 4]), torch.tensor([0.1], dtype=torch.float64)).of("extreme")
 
 
 grouped_split = Exercise(
@@ -347,6 +349,9 @@ def _whitened_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("float32", *clouds(16, 9, 5, torch.float32), ridge=1.0)
     small = torch.randn(12, 3, generator=rng, dtype=torch.float64)
     yield Case("one row of class 1", small, (torch.arange(12) == 4).long(), 2.5).of("extreme")
+    labels = torch.arange(12) % 2
+    yield Case("a small ridge", small * torch.tensor([1.0, 0.01, 0.001], dtype=torch.float64), labels, 1e-5)
+    yield Case("a large ridge", small, labels, 40.0)
 
 
 whitened_direction = Exercise(
@@ -520,6 +525,7 @@ def _fold_cases(rng: torch.Generator) -> Iterator[Case]:
     tiny = torch.tensor([1e-300, 0.0, 2.0], dtype=torch.float64)
     yield Case("a std just above 0", torch.tensor([1e-300, 4.0, 6.0], dtype=torch.float64), torch.tensor(0.1, dtype=torch.float64),
                torch.tensor([0.5, -3.0, 1.0], dtype=torch.float64), tiny).of("boundary")
+    yield Case("one feature", torch.tensor([3.0]), torch.tensor(0.5), torch.tensor([2.0]), torch.tensor([4.0])).of("extreme")
 
 
 fold_standardisation = Exercise(
@@ -819,6 +825,10 @@ def _bootstrap_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case('negative ids', torch.tensor([1.0, 0.0, 1.0, 1.0]), torch.tensor([-2, 5, 5, -9]), torch.tensor([[0, 1, 2], [2, 2, 0], [1, 1, 1]]))
     yield Case("one group", torch.tensor([0.25, 1.0, 0.5]), torch.tensor([6, 6, 6]), torch.zeros(5, 1, dtype=torch.long), 0.9).of("extreme")
     yield Case("one resample", torch.tensor([0.0, 1.0, 1.0]), torch.tensor([2, 0, 0]), torch.tensor([[1, 1]])).of("extreme")
+    rows, three = torch.tensor([0.0, 1.0, 4.0, 9.0, 2.0]), torch.tensor([0, 1, 1, 2, 2])
+    yield Case("a narrow interval", rows, three, draws(9, 3), 0.2).of("extreme")
+    yield Case("almost everything", rows, three, draws(9, 3), 0.999).of("extreme")
+    yield Case("one resample of several groups", rows, three, torch.tensor([[2, 0, 1]]), 0.9).of("extreme")
 
 
 grouped_bootstrap = Exercise(
@@ -1004,6 +1014,11 @@ def _sweep_cases(rng: torch.Generator) -> Iterator[Case]:
     acts[:, rows >= 11] = torch.nan
     yield Case("the test rows are not a number", acts, labels, rows < 7, (rows >= 7) & (rows < 11)).of("nan")
     yield Case("one layer", acts[:1], labels, rows < 7, (rows >= 7) & (rows < 11)).of("extreme")
+    better = torch.zeros(2, 200, 1, dtype=torch.float64)
+    labels, rows = torch.arange(200) % 2, torch.arange(200)
+    better[:, :, 0] = torch.where(labels == 1, 2.0, 1.0) + 1e-3 * rows
+    better[0, 100, 0] = 2.1035  # above two of the fifty rows of class 1 that are compared with it
+    yield Case("a layer that is better by less than a hundredth", better, labels, rows < 100, rows >= 100).of("extreme")
 
 
 layer_sweep = Exercise(

@@ -199,6 +199,12 @@ def _p_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("no shuffles at all", 0.75, torch.zeros(0))
     yield Case("as far on the other side", 0.9, torch.tensor([0.1, 0.5, 0.8999, 0.1001], dtype=torch.float64)).of("boundary")
     yield Case("observed exactly one half", 0.5, torch.tensor([0.5, 0.4, 0.9], dtype=torch.float64)).of("extreme")
+    sides = torch.tensor([0.1, 0.2, 0.8, 0.9, 0.3, 0.7, 0.4, 0.6], dtype=torch.float64)
+    for observed in (0.9, 0.8, 0.7, 0.1):
+        yield Case(f"{observed} and its mirror image, not quite equal on a computer", observed, sides).of("boundary")
+    close = torch.tensor([0.9 - 1e-5, 0.1 + 1e-6, 0.9 - 1e-7, 0.1 + 1e-8, 0.9 - 1e-12], dtype=torch.float64)
+    yield Case("distances that differ by very little", 0.9, close).of("boundary")
+    yield Case("the worst AUROC there is", 0.0, torch.tensor([0.0, 1.0, 0.75, 0.5], dtype=torch.float64)).of("extreme")
 
 
 permutation_p_value = Exercise(
@@ -462,6 +468,7 @@ def _control_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case('capital that sorts first, lower case second', ['apple', 'Bean'], torch.tensor([0.9, 0.1]))
     yield Case("a draw of exactly one half, and the one below it", ["b", "a", "c"], torch.tensor([0.5, 0.49999997, 0.50000006])).of("boundary")
     yield Case("one word", ["Word"], torch.tensor([0.0])).of("extreme")
+    yield Case("an empty word and one of another alphabet", ["a", "", "A", "Ω", "ω"], torch.tensor([0.1, 0.9, 0.2])).of("extreme")
 
 
 control_labels = Exercise(
@@ -594,6 +601,10 @@ def _code_cases(rng: torch.Generator) -> Iterator[Case]:
     log_probs[:2] = torch.nan
     yield Case("the rows before the first probe are not numbers", log_probs, torch.tensor([2, 0, 1, 1, 2, 0, 1]), 2).of("nan")
     yield Case("two classes, one row", torch.tensor([[0.25, 0.75]], dtype=torch.float64).log(), torch.tensor([1]), 0).of("extreme")
+    unlikely = torch.tensor([[-900.0, 0.0], [0.0, -2000.0], [-1.2, -0.36]], dtype=torch.float64)
+    yield Case("probabilities too small for a number", unlikely, torch.tensor([0, 1, 1]), 0).of("extreme")
+    log_probs = torch.cat([torch.full((2, 2), -torch.inf, dtype=torch.float64), unlikely[2:].expand(2, 2)])
+    yield Case("the rows before the first probe are infinite", log_probs, torch.tensor([0, 1, 1, 0]), 2).of("nan")
 
 
 online_codelength = Exercise(
@@ -863,6 +874,7 @@ def _centre_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case('negative ids, and a topic of one row', torch.tensor([[1.0, 5.0], [10.0, 2.0], [3.0, -7.0], [4.0, 4.0]], dtype=torch.float64), torch.tensor([-7, 2, -7, 0]))
     yield Case("every row a topic of its own", torch.randn(4, 3, generator=rng, dtype=torch.float64), torch.tensor([9, 2, 5, -1])).of("extreme")
     yield Case("one row", torch.randn(1, 3, generator=rng, dtype=torch.float64), torch.tensor([4])).of("extreme")
+    yield Case("centred already", torch.tensor([[1.0, -2.0], [-1.0, 2.0], [0.0, 0.0]], dtype=torch.float64), torch.tensor([3, 3, 8])).of("extreme")
 
 
 centre_by_topic = Exercise(
@@ -1016,6 +1028,10 @@ def _joint_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case('a late row merges the second and third group', torch.tensor([9, 8, 7, 6, 7]), torch.tensor([1, 2, 3, 4, 2]))
     yield Case("one row", torch.tensor([7]), torch.tensor([-2])).of("extreme")
     yield Case("all rows relatives", torch.tensor([4, 4, 4]), torch.tensor([1, 2, 3])).of("extreme")
+    i = torch.arange(90)
+    order = torch.randperm(90, generator=rng)
+    yield Case("a very long chain", (i // 2)[order], ((i + 1) // 2)[order]).of("extreme")
+    yield Case("no rows", torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long)).of("extreme")
 
 
 joint_groups = Exercise(

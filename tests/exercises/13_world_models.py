@@ -182,6 +182,8 @@ def _pairs_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("one feature varies by next to nothing, one not at all", first, first.flip(0), torch.tensor([1, 1, 0]).bool()).of("boundary")
     yield Case("all pairs are training pairs", torch.randn(3, 2, generator=rng, dtype=torch.float64), torch.randn(3, 2, generator=rng, dtype=torch.float64),
                torch.ones(3, dtype=torch.bool)).of("extreme")
+    tenth = torch.tensor([[0.1, 1.0], [0.1, 2.0], [0.1, 4.0], [0.1, 3.0], [0.1, 5.0], [0.1, 9.0], [0.4, 1.0]])
+    yield Case("a constant whose mean is rounded", tenth, tenth.double().mul(3).float(), torch.arange(7) < 6).of("boundary")
 
 
 normalise_pairs = Exercise(
@@ -454,6 +456,7 @@ def _ridge_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("9 rows of 3 features, 1 target, float32", 9, 3, 1, 2.0, torch.float32)
     yield Case("one row", torch.randn(1, 3, generator=rng, dtype=torch.float64), torch.randn(1, 2, generator=rng, dtype=torch.float64), 0.3).of("extreme")
     yield Case("a strong penalty", torch.randn(6, 2, generator=rng, dtype=torch.float64), torch.randn(6, 2, generator=rng, dtype=torch.float64), 1e4).of("extreme")
+    yield Case("a weak penalty, fewer rows than features", torch.randn(3, 5, generator=rng, dtype=torch.float64), torch.randn(3, 2, generator=rng, dtype=torch.float64), 1e-6).of("extreme")
 
 
 ridge_fit = Exercise(
@@ -608,6 +611,9 @@ def _r2_cases(rng: torch.Generator) -> Iterator[Case]:
     truth = torch.randn(5, 2, generator=rng, dtype=torch.float64)
     yield Case("perfect in one target, the mean in the other", torch.stack([truth[:, 0], truth[:, 1].mean().expand(5)], 1), truth).of("extreme")
     yield Case("two rows", torch.tensor([[1.0], [5.0]], dtype=torch.float64), torch.tensor([[2.0], [-2.0]], dtype=torch.float64)).of("extreme")
+    years = torch.tensor([[1990.0], [1994.0], [1987.0], [2001.0], [1996.0]])
+    yield Case("years, float32", years + torch.tensor([[2.0], [-1.0], [3.0], [0.5], [-2.0]]), years).of("extreme")
+    yield Case("much worse than the mean", torch.tensor([[90.0], [-70.0], [50.0]], dtype=torch.float64), torch.tensor([[1.0], [2.0], [1.5]], dtype=torch.float64)).of("extreme")
 
 
 r_squared = Exercise(
@@ -737,6 +743,10 @@ def _order_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case('predictions that differ by very little', torch.tensor([1.0, 1 + 2e-06, 1 + 1e-06, 4.0], dtype=torch.float64), torch.tensor([1.0, 2.0, 3.0, 3.0], dtype=torch.float64), torch.tensor([0, 0, 0, 1]))
     yield Case("equal predictions, equal truths", torch.tensor([2.0, 2.0, 2.0, -1.0]), torch.tensor([1.0, 3.0, 1.0, 1.0]), torch.tensor([4, 4, 4, 4])).of("boundary")
     yield Case("one pair that counts, all wrong", torch.tensor([5.0, 1.0, 9.0]), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 7])).of("extreme")
+    yield Case("one pair, in the right order", torch.tensor([-2.0, -1.0]), torch.tensor([3.0, 8.0]), torch.tensor([-5, -5])).of("extreme")
+    yield Case("negative groups", torch.tensor([1.0, 2.0, 3.0, 1.5, 4.0]), torch.tensor([3.0, 1.0, 2.0, 7.0, 9.0]), torch.tensor([-1, -1, -1, 4, 4])).of("extreme")
+    one = torch.tensor([1.0, 1 + 3e-12, 1 + 1e-12, 1 + 2e-12], dtype=torch.float64)
+    yield Case("numbers that are almost equal", one, one.flip(0), torch.tensor([2, 2, 2, 2])).of("boundary")
 
 
 within_group_order = Exercise(
@@ -1173,6 +1183,8 @@ def _procrustes_cases(rng: torch.Generator) -> Iterator[Case]:
     points = torch.randn(5, 2, generator=rng, dtype=torch.float64)
     yield Case("already there", points, points.clone()).of("extreme")
     yield Case("two points", points[:2], torch.tensor([[4.0, 1.0], [4.0, -3.0]], dtype=torch.float64)).of("extreme")
+    yield Case("on a line, mirrored", torch.tensor([[1.0], [2.0], [4.0]], dtype=torch.float64), torch.tensor([[3.0], [1.5], [-2.0]], dtype=torch.float64)).of("extreme")
+    yield Case("as many points as dimensions", torch.randn(3, 3, generator=rng, dtype=torch.float64), torch.randn(3, 3, generator=rng, dtype=torch.float64)).of("extreme")
 
 
 procrustes_map = Exercise(

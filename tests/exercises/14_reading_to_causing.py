@@ -339,6 +339,8 @@ def _patch_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("1 text of 3 tokens, patched from one of 4", normal(rng, 1, 3, 5), normal(rng, 1, 4, 5), torch.tensor([1]), torch.tensor([2]))
     yield Case("copied to the first, from the last", torch.randn(2, 3, 4, generator=rng, dtype=torch.float64), torch.randn(2, 5, 4, generator=rng, dtype=torch.float64),
                torch.tensor([0, 0]), torch.tensor([4, 4])).of("extreme")
+    yield Case("copied from a shorter text", torch.randn(2, 5, 3, generator=rng, dtype=torch.float64), torch.randn(2, 2, 3, generator=rng, dtype=torch.float64),
+               torch.tensor([4, 0]), torch.tensor([1, 0])).of("extreme")
 
 
 patch_positions = Exercise(
@@ -452,6 +454,9 @@ def _recovered_cases(rng: torch.Generator) -> Iterator[Case]:
     low, high = torch.randn(4, generator=rng, dtype=torch.float64) - 3, torch.randn(4, generator=rng, dtype=torch.float64) + 2
     yield Case("clean below corrupted", torch.randn(3, 4, generator=rng, dtype=torch.float64), low, high).of("extreme")
     yield Case("one text", torch.randn(2, 1, generator=rng, dtype=torch.float64), high[:1], low[:1]).of("extreme")
+    yield Case("3 dimensions of places, 4 texts", *runs(2, 1, 3, n=4)).of("axis")
+    yield Case("one text that does not move", torch.tensor([[1.0, 5.0, 2.0], [2.0, 3.0, 7.0]], dtype=torch.float64), torch.tensor([3.0, 3.0, 2.0], dtype=torch.float64), k[[0, 1, 2]]).of("extreme")
+    yield Case("far beyond", 40 * torch.stack([c, -c]), c, k).of("extreme")
 
 
 recovered_fraction = Exercise(
@@ -649,6 +654,15 @@ def _legal_cases(rng: torch.Generator) -> Iterator[Case]:
     legal = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0]]).bool()
     yield Case("all probabilities exactly at the threshold", even, ~legal, legal, 0.25).of("boundary")
     yield Case("a threshold of 0", torch.randn(2, 4, generator=rng, dtype=torch.float64), ~legal, legal, 0.0).of("extreme")
+    share = torch.tensor([[0.6, 0.3, 0.1], [0.75, 0.2, 0.05]], dtype=torch.float64)
+    none = torch.tensor([[0, 0, 0], [1, 0, 0]]).bool()
+    yield Case("a threshold of 0.7; nothing is proposed and nothing is legal", share.log(), ~none, none, 0.7).of("extreme")
+    rare = torch.tensor([[0.992, 0.005, 0.003], [0.9985, 0.0005, 0.001]], dtype=torch.float64)
+    yield Case("a threshold of 0.002", rare.log(), none, torch.tensor([[1, 1, 1], [1, 0, 0]]).bool(), 0.002).of("extreme")
+    for shift in (-200.0, 1000.0):
+        yield Case(f"logits around {shift:g}, float32", share.log().float() + shift, ~none, torch.tensor([[1, 1, 0], [1, 1, 0]]).bool(), 0.15).of("extreme")
+    just = torch.tensor([[0.2 - 1e-8, 0.3, 0.5 + 1e-8], [0.2 + 1e-8, 0.3, 0.5 - 1e-8]], dtype=torch.float64)
+    yield Case("just under and just over a threshold of 0.2", just.log(), ~none, torch.tensor([[0, 1, 1], [1, 1, 1]]).bool(), 0.2).of("boundary")
 
 
 legal_shares = Exercise(
@@ -787,6 +801,12 @@ def _inlp_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("9 rows in 14 dimensions, 4 rounds", *_labelled(rng, 9, 14), 4)
     yield Case("30 rows, 4 dimensions, 1 round", *_labelled(rng, 30, 4), 1)
     yield Case("as many rounds as can be", torch.randn(12, 3, generator=rng, dtype=torch.float64), torch.arange(12) % 2, 2).of("extreme")
+    x, y = torch.randn(60, 7, generator=rng, dtype=torch.float64), torch.arange(60) % 2
+    x = x * torch.linspace(0.5, 2.0, 7, dtype=torch.float64) + y[:, None] * torch.linspace(1.0, -1.0, 7, dtype=torch.float64)
+    yield Case("7 dimensions, 6 rounds", x, y, 6).of("extreme")
+    stretched = x * torch.tensor([1.0, 0.01, 1.0, 1.0, 1.0, 1.0, 1.0], dtype=torch.float64)
+    yield Case("a small ridge", stretched, y, 1, ridge=1e-5)
+    yield Case("a large ridge", x, y, 2, ridge=50.0)
 
 
 inlp_directions = Exercise(
@@ -928,6 +948,16 @@ def _leace_cases(rng: torch.Generator) -> Iterator[Case]:
     wide = torch.randn(30, 3, generator=rng, dtype=torch.float64) * torch.tensor([1.0, 1.0, 0.2], dtype=torch.float64)
     yield Case("a coarse rtol takes a narrow direction for none", wide, torch.arange(30) % 2, 0.2).of("boundary")
     yield Case("one feature", torch.randn(8, 1, generator=rng, dtype=torch.float64), torch.arange(8) % 2).of("extreme")
+    yield Case("one row", torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64), torch.tensor([0])).of("errors")
+    yield Case("two rows in three dimensions, both labels 1", torch.tensor([[1.0, 2.0, 0.5], [2.0, 0.0, 1.0]], dtype=torch.float64), torch.tensor([1, 1])).of("errors")
+    yield Case("equal rows with equal labels", torch.ones(4, 2, dtype=torch.float64), torch.zeros(4, dtype=torch.long)).of("errors")
+    few = torch.randn(6, 3, generator=rng, dtype=torch.float64)
+    yield Case("two rows, one of each label", few[:2], torch.tensor([1, 0])).of("extreme")
+    yield Case("one row of label 1", few, torch.tensor([0, 0, 0, 1, 0, 0])).of("extreme")
+    yield Case("a very small unit", wide * 1e-9, torch.arange(30) % 2).of("extreme")
+    across = torch.linalg.qr(wide - wide.mean(0))[0]
+    yield Case("a narrow direction that the default rtol keeps", across * torch.tensor([1.0, 1.0, 3e-4], dtype=torch.float64), torch.arange(30) % 3 // 2).of("boundary")
+    yield Case("a direction within rtol of the largest, but not of all together", across * torch.tensor([1.0, 1.0, 0.55], dtype=torch.float64), torch.arange(30) % 3 // 2, 0.2).of("boundary")
 
 
 leace_eraser = Exercise(

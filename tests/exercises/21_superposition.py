@@ -45,6 +45,12 @@ def _coordinate_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("one falls exactly as well as another rises", torch.tensor([[1.0, 0.0, 4.0], [1.0, 1.0, 3.0], [1.0, 2.0, 2.0], [1.0, 3.0, 1.0]]), labels).of("boundary")
     yield Case("nothing tells them apart", torch.ones(4, 3), labels).of("extreme")
     yield Case("one row of each class", torch.tensor([[0.0, -3.0], [0.0, -4.0]]), torch.tensor([1, 0])).of("extreme")
+    yield Case("one rises exactly as well as another, before it, falls", torch.tensor([[1.0, 4.0, 0.0], [1.0, 3.0, 1.0], [1.0, 2.0, 2.0], [1.0, 1.0, 3.0]]), labels).of("boundary")
+    yield Case("one coordinate, which falls", torch.tensor([[4.0], [1.0], [2.0], [0.0]]), labels).of("extreme")
+    order = torch.arange(60.0)
+    close = torch.stack([order, order.clone()], 1)
+    close[29, 0] = 30.5  # above one row of the other class
+    yield Case("two coordinates, the second a little better", close, (order >= 30).long()).of("extreme")
 
 
 best_single_coordinate = Exercise(
@@ -186,6 +192,9 @@ def _forward_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("one row, one feature, one dimension", 1, 1, 1, 1, torch.float64).of("extreme")
     shape = (2, 1, 3)
     yield Case("features that are negative", normal(rng, *shape), normal(rng, 1, 2, 3), normal(rng, 1, 3)).of("negative")
+    start = Case("the biases are 0, as at the start of training, and the gradient", uniform(rng, 3, 2, 4), normal(rng, 2, 2, 4), torch.zeros(2, 4, dtype=torch.float64))
+    start.trained = {"W": 1, "b": 2}
+    yield start.of("gradient")
 
 
 toy_forward = Exercise(
@@ -310,6 +319,9 @@ def _loss_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("one row, one feature", 1, 1, 1, torch.float64).of("extreme")
     yield Case("targets and outputs that are negative", normal(rng, 3, 2, 4), normal(rng, 3, 2, 4), uniform(rng, 2, 4)).of("negative")
     yield Case("a feature of no importance", normal(rng, 3, 1, 2), normal(rng, 3, 1, 2), torch.tensor([[0.0, 2.0]], dtype=torch.float64)).of("extreme")
+    single = Case("one row, and its gradient", normal(rng, 1, 2, 3), normal(rng, 1, 2, 3), uniform(rng, 2, 3))
+    single.trained = {"out": 1}
+    yield single.of("gradient")
 
 
 toy_loss = Exercise(
@@ -425,6 +437,8 @@ def _linear_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("3 features, 5 hidden", 3, 5, torch.float64)
     yield Case("features that are never or always there", torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64), torch.tensor([9.0, 1.0, 2.0], dtype=torch.float64), 1).of("extreme")
     yield Case("equal features", torch.full((4,), 0.5, dtype=torch.float64), torch.ones(4, dtype=torch.float64), 3).of("extreme")
+    yield case("4 features, 4 hidden", 4, 4, torch.float64).of("extreme")
+    yield Case("nothing is important", torch.full((3,), 0.5, dtype=torch.float64), torch.zeros(3, dtype=torch.float64), 1).of("extreme")
 
 
 linear_loss = Exercise(
@@ -562,6 +576,7 @@ def _two_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("a single point", torch.tensor(0.5, dtype=torch.float64), torch.tensor(1.5, dtype=torch.float64))
     yield Case("always there, or not important", torch.tensor([1.0, 0.3], dtype=torch.float64), torch.tensor([2.0, 0.0], dtype=torch.float64))
     yield Case("never there, and always", torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64), torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)).of("extreme")
+    yield Case("a grid of 2 by 3 by 2", uniform(rng, 2, 3, 2), uniform(rng, 2, 3, 2, high=4.0)).of("axis")
 
 
 two_feature_losses = Exercise(

@@ -719,15 +719,18 @@ def _(model, name, weight, bias, tokens, keep):
 
 @smallest_context.variant
 def _(model, name, weight, bias, tokens, keep):
-    """TransformerLens' own cache, Python lists."""
-    text, found = tokens.tolist(), []
-    for n in [*range(1, len(text)), len(text) - 1]:
+    """TransformerLens' own cache, a while loop."""
+    text = tokens.tolist()
+
+    def value(n):
         with torch.no_grad():
             _, cache = model.run_with_cache(torch.tensor([[text[0], *text[-n:]]]), names_filter=name)
-        found.append((n, F.relu(cache[name][0, -1] @ weight + bias).item()))
-    whole = found[-1][1]
-    n, value = [pair for pair in found if pair[1] / whole >= keep][0]
-    return n, value / whole
+        return F.relu(cache[name][0, -1] @ weight + bias).item()
+
+    n, whole = 1, value(len(text) - 1)
+    while (share := value(n) / whole) < keep:
+        n += 1
+    return n, share
 
 
 # --- best_token_rule ------------------------------------------------------------------------------------------

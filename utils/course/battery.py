@@ -139,10 +139,12 @@ def _trained(exercise: Exercise, base: list[Case]) -> Iterator[Case]:
     """The first two cases in floating point, with the gradient asked for."""
     if not exercise.trained:
         return
+    places = list(inspect.signature(exercise.reference).parameters)
     usable = [case for case in base if _floats(case) and case.kind not in ("boundary", "nan")]
     for case in usable[:2]:
         made = Case(f"{case.label}, and its gradient", *case.args, **case.kwargs)
-        made.trained = exercise.trained
+        given = {name: places.index(name) for name in exercise.trained}
+        made.trained = {name: place if place < len(case.args) else name for name, place in given.items() if place < len(case.args) or name in case.kwargs}
         yield made.of("gradient")
 
 
@@ -182,9 +184,10 @@ def _floats(case: Case, dtype: torch.dtype | None = None) -> bool:
 
 
 def _spread(x: Tensor) -> Tensor:
-    """The same values with gaps between them in memory."""
-    if x.ndim < 2:
+    """The same values with gaps between them in memory, no two axes of which `.view` could join."""
+    if not x.ndim:
         return x
-    wide = x.new_zeros((*x.shape[:-1], 2 * x.shape[-1]))
-    wide[..., ::2] = x
-    return wide[..., ::2]
+    wide = x.new_zeros((*(size + 1 for size in x.shape[:-1]), 2 * x.shape[-1] + 1))
+    place = (*(slice(size) for size in x.shape[:-1]), slice(0, 2 * x.shape[-1], 2))
+    wide[place] = x
+    return wide[place]

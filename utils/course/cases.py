@@ -21,14 +21,14 @@ class Case:
 
     Attributes:
         kind: which kind of `utils.course.battery` it belongs to; "" for an ordinary case.
-        trained: the arguments with respect to which the gradient is compared as well.
+        trained: {name: place in the call, or keyword} of the arguments with respect to which the gradient is compared as well.
         relative: results are compared relative to their own size, however small it is.
         new: nothing that comes back may share memory with an argument, or with another part of the result.
     """
 
     def __init__(self, label: str, *args: Any, **kwargs: Any) -> None:
         self.label, self.args, self.kwargs = label, args, kwargs
-        self.kind, self.trained, self.relative, self.new = "", (), False, False
+        self.kind, self.trained, self.relative, self.new = "", {}, False, False
 
     def of(self, kind: str) -> Case:
         """The same case, as one of this kind."""

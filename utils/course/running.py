@@ -160,7 +160,7 @@ def run(function: Callable, case: Case, seconds: float = SECONDS_PER_ANSWER) -> 
     args, kwargs = _copied(case.args), _copied(case.kwargs)
     every = [*args, *kwargs.values()]
     names = [*parameter_names(function, case), *kwargs]
-    leaves = _ask_for_gradients(dict(zip(names, every)), case.trained)
+    leaves = _ask_for_gradients({name: args[at] if isinstance(at, int) else kwargs[at] for name, at in case.trained.items()})
     printed = _Tail()
     before = _World(every)
     try:
@@ -280,11 +280,10 @@ def tensors_of(value: Any) -> list[torch.Tensor]:
     return [tensor for item in items for tensor in tensors_of(item)]
 
 
-def _ask_for_gradients(arguments: dict[str, Any], trained: tuple[str, ...]) -> dict[str, torch.Tensor]:
-    """{name: tensor} of the floating point tensors in the arguments called `trained`, which now require a gradient."""
+def _ask_for_gradients(trained: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """{name: tensor} of the floating point tensors in these arguments, which now require a gradient."""
     leaves = {}
-    for name in (name for name in trained if name in arguments):
-        value = arguments[name]
+    for name, value in trained.items():
         parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, (list, tuple)) else [(None, value)]
         leaves |= {name if key is None else f"{name}[{key!r}]": x for key, x in parts
                    if isinstance(x, torch.Tensor) and x.is_floating_point()}
