@@ -14,6 +14,12 @@ from utils.course.exercises import Case, Exercise
 _RELU = {"boundary": "both sides of a ReLU agree at 0"}
 
 
+def _with_gradient(case: Case, *names: str) -> Case:
+    """The case, with the gradient asked for too: the battery asks for it where there is one SAE, and in ordinary settings."""
+    case.trained = {name: place for place, name in enumerate(names) if name}
+    return case
+
+
 def _each(function: Callable) -> Callable:
     """`for_each_sae` under the function's own parameter names: the gradient is asked for by name."""
     return wraps(function)(for_each_sae(function))
@@ -126,6 +132,9 @@ def _init_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("one latent, one dimension, one row", torch.tensor([[-3.0]]), torch.tensor([[5.0]])).of("extreme")
     yield Case("as many latents as dimensions, their rows already of length 1", torch.eye(3, dtype=torch.float64)[[2, 0, 1]], normal(rng, 4, 3)).of("extreme")
     yield Case("one row very short, one very long", torch.tensor([[3e-7, 4e-7], [6e8, -8e8]], dtype=torch.float64), normal(rng, 3, 2)).of("extreme")
+    x = normal(rng, 1, 3)
+    yield Case("as many latents as dimensions, the mean activation 0", normal(rng, 3, 3), torch.cat([x, -x])).of("extreme")
+    yield Case("2 SAEs at once, not contiguous in memory", normal(rng, 4, 2, 3).transpose(0, 1), normal(rng, 5, 2, 3).transpose(0, 1))
 
 
 init_sae = Exercise(
@@ -240,6 +249,7 @@ def _forward_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("one latent, one dimension", sae_params(rng, (), 1, 1), normal(rng, 6, 1)).of("extreme")
     origin = sae_params(rng, (), 4, 6)
     yield Case("two rows that are the decoder bias", origin, origin["b_dec"].repeat(2, 1)).of("extreme")
+    yield _with_gradient(Case("2 SAEs at once, and their gradient", sae_params(rng, (2,), 3, 4), normal(rng, 5, 2, 3).transpose(0, 1)), "params")
 
 
 sae_forward = Exercise(
@@ -361,6 +371,10 @@ def _l1_cases(rng: torch.Generator) -> Iterator[Case]:
     free = {**free, "W_dec": free["W_dec"].clone()}
     free["W_dec"][1] = 0
     yield Case("a decoder row of length 0", free, normal(rng, 6, 2), 0.9).of("extreme")
+    yield _with_gradient(Case("2 SAEs at once, activation is free, and the gradient", sae_params(rng, (2,), 3, 4), normal(rng, 2, 5, 3), 0.0), "params")
+    far = sae_params(rng, (), 3, 4)
+    far["b_dec"] += 1e6
+    yield Case("activations far from 0", far, far["b_dec"] + normal(rng, 4, 3), 0.5).of("extreme")
 
 
 l1_loss = Exercise(
@@ -563,8 +577,11 @@ def _topk_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("one row, k = d_sae, in training", normal(rng, 1, 5).requires_grad_(), 5).of("extreme")
     near = torch.tensor([[1.0, 3.0, 1.0 + 1e-12, -1.0], [0.0, -2.0, 5.0, -1.0], [2.0, 4.0, 0.0, -1.0], [6.0, 7.0, -1.0, -3.0]], dtype=torch.float64)
     yield Case("the k-th a hair above the next, or exactly 0, or just before a 0", near, 2).of("boundary")
+    yield Case("the same, from right to left", near.flip(1), 2).of("boundary")
     yield Case("nothing is positive", -1 - normal(rng, 3, 4).abs(), 2).of("extreme")
     yield Case("one latent", torch.tensor([[2.0], [-1.0]]), 1).of("extreme")
+    yield Case("2 SAEs at once, not contiguous in memory", normal(rng, 3, 2, 5).transpose(0, 1), 2)
+    yield _with_gradient(Case("2 SAEs at once, k = d_sae, and the gradient", normal(rng, 2, 3, 4), 4), "pre").of("extreme")
 
 
 topk_acts = Exercise(
@@ -670,6 +687,9 @@ def _aux_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("k_aux above the number of latents", (), 3, 4, 5, 9, torch.tensor([1, 0, 1, 0]).bool()).of("extreme")
     yield case("all dead, one row", (), 2, 5, 1, 3, torch.ones(5).bool()).of("extreme")
     yield case("none dead", (), 2, 3, 4, 1, torch.zeros(3).bool()).of("extreme")
+    quiet = case("none of the dead is positive anywhere", (), 2, 4, 3, 2, torch.tensor([0, 1, 1, 0]).bool())
+    quiet.args[1][:, 1:3] = -quiet.args[1][:, 1:3].abs()
+    yield quiet.of("extreme")
     only = case("what is not used of params is not a number", (), 3, 6, 4, 2, torch.tensor([1, 0, 1, 0, 1, 0]).bool())
     for name in ("W_enc", "b_enc", "b_dec"):
         only.args[0][name][:] = torch.nan

@@ -173,11 +173,16 @@ def _mask_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("a small first token", scale[..., None] * torch.tensor([3.0, 4.0], dtype=torch.float64), 3.0)
     yield Case("rows of two tokens", torch.tensor([[[9.0], [1.0]], [[0.0], [-2.0]]], dtype=torch.float64), 1.0).of("extreme")
     yield Case("one just above the limit", torch.tensor([[[9.0], [2.0], [2.0], [6.000001]]], dtype=torch.float64), 3.0).of("boundary")
+    sizes = torch.tensor([[[9.0], [2.0], [2.0], [2.5], [3.5], [-2.0]], [[1.0], [4.0], [1.9], [4.0], [6.5], [2.0]]], dtype=torch.float64)
+    yield Case("one and a half times the median", sizes, 1.5)
+    yield Case("half the median", sizes, 0.5).of("extreme")
+    first = torch.tensor([[[torch.nan]], [[torch.inf]]], dtype=torch.float64)
+    yield Case("first tokens that are no numbers", torch.cat([first, sizes[:, 1:]], 1), 3.0).of("nan")
 
 
 usual_token_mask = Exercise(
     "usual_token_mask",
-    without={**NOT_TRAINED, "nan": "activations are finite"},
+    without=NOT_TRAINED,
     difficulty=2,
     importance=5,
     minutes=10,
@@ -382,6 +387,8 @@ def _variance_cases(rng: torch.Generator) -> Iterator[Case]:
     x = normal(rng, 5, 3)
     yield Case("worse than the mean", x, -4 * x).of("extreme")
     yield Case("perfect", x, x.clone()).of("extreme")
+    far = 1e7 + normal(rng, 6, 3)
+    yield Case("very far from 0", far, far + 0.4 * normal(rng, 6, 3)).of("extreme")
 
 
 variance_explained = Exercise(
@@ -497,6 +504,7 @@ def _firing_cases(rng: torch.Generator) -> Iterator[Case]:
     tenth[:2, 0], tenth[:3, 1] = 1e-30, 1e-30
     yield Case("exactly a tenth, and one token more, both faint", tenth).of("boundary")
     yield Case("one token, nothing fires", torch.zeros(1, 4, dtype=torch.float64)).of("extreme")
+    yield Case("four tokens, of which none, one or all fire", torch.tensor([[0.0, 2.0, 1.0]] + [[0.0, 0.0, 1.0]] * 3, dtype=torch.float64)).of("extreme")
 
 
 firing_statistics = Exercise(
@@ -605,6 +613,7 @@ def _loss_cases(rng: torch.Generator) -> Iterator[Case]:
     values = normal(rng, 2, 5, 24, dtype=torch.float32).masked_fill(~usual[..., None], torch.nan)
     yield Case("what stands in is no number where nothing stands in", tiny(), tokens, resid_post(0), values, usual).of("nan")
     yield Case("one row of two tokens", tiny(), tokens[:1, :2], resid_post(1), normal(rng, 1, 2, 24, dtype=torch.float32), usual[:1, :2]).of("extreme")
+    yield Case("something stands in everywhere, at the first tokens too", tiny(), tokens, resid_post(1), normal(rng, 2, 5, 24, dtype=torch.float32), torch.ones_like(usual)).of("extreme")
 
 
 loss_with = Exercise(
@@ -724,6 +733,8 @@ def _kl_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("large logits", 800 + 30 * normal(rng, 2, 5), 1000 + 30 * normal(rng, 2, 5))
     yield Case("logits of 0 and 120, float32", torch.tensor([[0.0, 120.0, 3.0]]), torch.tensor([[120.0, 0.0, 5.0]])).of("extreme")
     yield Case("equal predictions", torch.tensor([[1.0, 2.0]], dtype=torch.float64), torch.tensor([[4.0, 5.0]], dtype=torch.float64)).of("extreme")
+    yield Case("one prediction", normal(rng, 6), normal(rng, 6)).of("extreme")
+    yield Case("a batch of three axes", normal(rng, 2, 3, 2, 5), normal(rng, 2, 3, 2, 5))
 
 
 kl_from_clean = Exercise(
@@ -825,6 +836,8 @@ def _recovered_cases(rng: torch.Generator) -> Iterator[Case]:
     losses = torch.tensor([[2.0, 9.0, 5.0], [1.0, 4.0, 3.0], [3.0, 3.5, 4.0]], dtype=torch.float64)
     yield Case("an SAE worse than the ablation", losses, integers(rng, 0, 3, 20, 3)).of("extreme")
     yield Case("one document", losses[2:], torch.zeros(4, 1, dtype=torch.long)).of("extreme")
+    better = torch.tensor([[2.0, 1.5, 5.0], [1.0, 1.2, 3.0], [3.0, 2.8, 4.0]], dtype=torch.float64)
+    yield Case("an SAE better than the clean model, one resample", better, torch.tensor([[0, 2, 2]])).of("extreme")
 
 
 loss_recovered = Exercise(

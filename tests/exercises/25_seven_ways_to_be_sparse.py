@@ -27,8 +27,14 @@ def _batch_topk_cases(rng: torch.Generator) -> Iterator[Case]:
     near = torch.tensor([[1.0, 2.0, 2.0 + 1e-12], [-1.0, 3.0, 0.0]], dtype=torch.float64)
     yield Case("the last that is kept is a hair above the next", near, 1).of("boundary")
     yield Case("exactly as many positive as may be kept, and a 0", near, 2).of("boundary")
+    yield Case("a hair above, from right to left", near.flip(1), 1).of("boundary")
     yield Case("k = d_sae, everything positive", 1 + uniform(rng, 3, 4), 4).of("extreme")
     yield Case("one row, one latent", torch.tensor([[0.25]], dtype=torch.float64), 1).of("extreme")
+    pre = normal(rng, 3, 2, 4).transpose(0, 1)
+    pre[:, 0, 0], pre[:, 1, 1] = 0.7, -0.4
+    everything = Case("2 SAEs at once, k = d_sae, some negative, not contiguous, and the gradient", pre, 4)
+    everything.trained = {"pre": 0}
+    yield everything.of("extreme")
 
 
 batch_topk_acts = Exercise(
@@ -160,6 +166,7 @@ def _jump_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("values exactly at the threshold and at the ends of the window", pre, theta, normal(rng, 4, 3), 0.25, 0.5).of("boundary")
     yield Case("nothing near a threshold, active latents are free", 5 + uniform(rng, 4, 2), theta[:2], normal(rng, 4, 2), 0.0, 0.1).of("extreme")
     yield Case("a window with everything in it", normal(rng, 4, 3), theta, normal(rng, 4, 3), 2.0, 50.0).of("extreme")
+    yield Case("active latents are free", *case("", (), 8, 3, torch.float64).args[:3], 0.0, 0.3).of("extreme")
 
 
 jumprelu_gradients = Exercise(
@@ -263,6 +270,8 @@ def _gated_cases(rng: torch.Generator) -> Iterator[Case]:
     eye, zero = torch.eye(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     params = {"W_enc": eye, "b_gate": zero, "r_mag": zero, "b_mag": zero + 2, "W_dec": eye, "b_dec": zero + 1}
     yield Case("a gate that is exactly 0", params, torch.tensor([[1.0, 4.0], [1.0, 2.5]], dtype=torch.float64), 0.0).of("boundary")
+    hair = torch.tensor([1e-9, 0.0], dtype=torch.float64)
+    yield Case("a gate a hair above 0", {**params, "b_gate": hair}, torch.tensor([[1.0, 4.0], [1.0, 2.5]], dtype=torch.float64), 0.0).of("boundary")
 
 
 gated_gradients = Exercise(
@@ -769,10 +778,15 @@ def _moment_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("as many latents as dimensions", (), 5, torch.tensor([0, 1, 0, 0, 1]).bool())
     yield case("none replaced", (), 3, torch.zeros(4).bool()).of("extreme")
     yield case("all replaced", (), 2, torch.ones(3).bool()).of("extreme")
+    again = case("a latent replaced a second time, its bias's moments 0 already", (), 3, torch.tensor([0, 1, 0, 0]).bool())
+    again.args[0]["b_enc"]["exp_avg"][1] = again.args[0]["b_enc"]["exp_avg_sq"][1] = 0
+    yield again.of("extreme")
+    yield Case("before the first step there is no memory", {}, torch.tensor([True, False])).of("extreme")
     blown = case("moments of replaced latents that are not numbers", (), 3, torch.tensor([0, 1, 0, 1]).bool())
     for moments in blown.args[0]["W_dec"], blown.args[0]["b_enc"]:
         moments["exp_avg"][1], moments["exp_avg_sq"][3] = torch.nan, torch.inf
     blown.args[0]["W_dec"]["exp_avg_sq"][2] = torch.inf  # of a living latent: it stays
+    blown.args[0]["W_enc"]["exp_avg"][:, 2] = torch.nan  # this too
     blown.args[0]["W_enc"]["exp_avg"][:, 1], blown.args[0]["W_enc"]["exp_avg_sq"][:, 3] = torch.nan, torch.inf
     yield blown.of("nan")
 
@@ -877,6 +891,8 @@ def _inference_cases(rng: torch.Generator) -> Iterator[Case]:
     exact = torch.tensor([[1.0, 1.0 + 1e-12, 1.0 - 1e-12], [-1.0, 0.0, 2.0]], dtype=torch.float64)
     yield Case("a value exactly at the threshold", exact, torch.tensor([0.5, 1.5, torch.inf, 1.0], dtype=torch.float64)).of("boundary")
     yield Case("all batches but one kept nothing; nothing is above the threshold", exact, torch.tensor([torch.inf, torch.inf, 9.0], dtype=torch.float64)).of("extreme")
+    yield Case("all batches but one kept nothing; some values are above", exact, torch.tensor([torch.inf, 1.0, torch.inf], dtype=torch.float64)).of("extreme")
+    yield Case("thresholds of higher precision than the values", exact.float(), torch.tensor([0.5, 1.25], dtype=torch.float64)).of("extreme")
 
 
 acts_at_inference = Exercise(
@@ -960,6 +976,7 @@ def _unit_cases(rng: torch.Generator) -> Iterator[Case]:
     ready = sae_params(rng, (), 3, 3)
     yield Case("rows that have length 1 already", {**ready, "W_dec": torch.eye(3, dtype=torch.float64)[[1, 2, 0]]}).of("extreme")
     yield Case("one row very short, one very long", {**ready, "W_dec": ready["W_dec"] * torch.tensor([[1e-7], [1.0], [1e7]], dtype=torch.float64)}).of("extreme")
+    yield Case("biases of 0", {**ready, "b_enc": 0 * ready["b_enc"]}).of("extreme")
     yield Case("one latent, one dimension", sae_params(rng, (), 1, 1)).of("extreme")
 
 
@@ -1134,6 +1151,9 @@ def _variance_cases(rng: torch.Generator) -> Iterator[Case]:
     both = {"W_enc": torch.cat([eye, -eye], 1), "b_enc": torch.cat([zero, zero]), "W_dec": torch.cat([eye, -eye]), "b_dec": zero}
     yield Case("nothing is missed", both, normal(rng, 5, 2), torch.tensor(0.25, dtype=torch.float64)).of("extreme")
     yield Case("worse than the mean, two rows", {**both, "W_dec": -3 * both["W_dec"]}, normal(rng, 2, 2), torch.tensor(1.0, dtype=torch.float64)).of("extreme")
+    far = case("activations very far from 0", (), 3, 6, 9, torch.float64)
+    params, x, scale = far.args
+    yield Case(far.label, {**params, "b_dec": params["b_dec"] + 1e8 * scale}, x + 1e8, scale).of("extreme")
 
 
 explained_variance = Exercise(
@@ -1228,6 +1248,7 @@ def _shared_cases(rng: torch.Generator) -> Iterator[Case]:
     float32 = {"dtype": torch.float32}
     yield Case("billions of rows, float32", normalize(normal(rng, 2, 3, **float32), dim=-1), normal(rng, 2, 2, 3, **float32), torch.tensor([3_000_000_000, 1_000_000_000])).of("extreme")
     yield Case("one latent, one dimension", torch.tensor([[-1.0]]), torch.tensor([[[4.0]], [[2.0]]]), torch.tensor([1, 1])).of("extreme")
+    yield Case("a worker that had no rows", normalize(normal(rng, 4, 3), dim=-1), normal(rng, 3, 4, 3), torch.tensor([4, 0, 7])).of("extreme")
 
 
 shared_gradient = Exercise(

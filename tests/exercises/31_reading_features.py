@@ -457,6 +457,8 @@ def _change_cases(rng: torch.Generator) -> Iterator[Case]:
     some = case("one replacement, which is the token itself in one place", 1, 4, 1, 0.4)
     yield Case(some.label, *some.args[:5], some.args[4][2:3]).of("extreme")
     yield Case("a text in which the latent is silent", *some.args[:3], some.args[3] - 100, *some.args[4:]).of("extreme")
+    two = case("two replacements, one of which is the token itself in one place", 1, 4, 2, 0.4)
+    yield Case(two.label, *two.args[:5], torch.stack([two.args[4][2], two.args[5][0]])).of("extreme")
 
 
 token_change_effect = Exercise(
@@ -574,14 +576,14 @@ def _suffix_acts(ids: tuple[int, ...], name: str) -> Tensor:
 
 
 def _context_cases(rng: torch.Generator) -> Iterator[Case]:
-    def case(label: str, layer: int, pos: int, keep: float, dips: bool) -> Case:
+    def case(label: str, layer: int, pos: int, keep: float, dips: bool, hard: bool = False) -> Case:
         tokens = torch.cat([torch.zeros(1, dtype=torch.long), torch.randperm(57, generator=rng)[: pos - 1] + 4])
         name = resid_post(layer)
         acts = _suffix_acts(tuple(tokens.tolist()), name)
         weights = 3 * normal(rng, 4000, acts.shape[1], dtype=torch.float32)
         values = weights @ acts.T
         whole = values[:, -1:]
-        bias = 0.3 * whole.abs()[:, 0] + 0.4
+        bias = -0.3 * whole.abs()[:, 0] if hard else 0.3 * whole.abs()[:, 0] + 0.4
         share = (values + bias[:, None]).relu() / (whole + bias[:, None])
         fires = (whole[:, 0] + bias > 0.5) & (share[:, 0] < 0.8 * keep) & (share[:, 0] * (whole[:, 0] + bias) > keep + 0.1)
         enough = share >= keep
@@ -590,12 +592,15 @@ def _context_cases(rng: torch.Generator) -> Iterator[Case]:
         dip = (~enough & after).any(1)
         # No share near the limit: rounding must not decide.
         clear = ((share - keep).abs() > 0.02).all(1)
-        good = fires & clear & (first >= 1) & (first < pos - 2) & (dip if dips else ~dip)
+        good = fires & clear & (first >= 1) & (first == pos - 2 if hard else first < pos - 2) & (dip if dips else ~dip)
         i = int(good.float().argmax())
         return Case(label, tiny(), name, weights[i], float(bias[i]), tokens, keep)
 
     yield case("4 tokens of text, half the value has to remain", 1, 5, 0.5, False)
     yield case("more text can give less again", 2, 6, 0.7, True)
+    hard = case("the whole text is needed, the bias is negative", 1, 4, 0.5, False, hard=True)
+    yield hard
+    yield Case("the same latent in units that make its values tiny", *hard.args[:2], 1e-5 * hard.args[2], 1e-5 * hard.args[3], hard.args[4], 0.5).of("extreme")
     # The embeddings: only the last token matters, so that its share is 1 to the last bit. A weight with one entry leaves nothing to round.
     tokens, weight = torch.tensor([0, 8, 14, 8]), torch.zeros(tiny().cfg.d_model)
     weight[3] = 2.0
@@ -751,6 +756,8 @@ def _rule_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("one example of each kind, the same token", torch.tensor([7, 7]), torch.tensor([False, True])).of("extreme")
     yield Case("no rule is better than a coin", torch.tensor([3, 5, 5, 3, 3, 5, 3, 5]), torch.arange(8) < 2).of("extreme")
     yield Case("a rule without a false alarm, token 0", torch.tensor([0, 4, 0, 2, 4]), torch.tensor([True, False, True, False, True])).of("extreme")
+    # (1/3 + 8/9) / 2 and (2/3 + 5/9) / 2 are equal, and rounded, in either precision, the second is larger.
+    yield Case("equally good tokens whose shares are rounded", torch.tensor([9, 4, 9, 4, 9, 9, 9, 9, 7, 7, 7, 7]), torch.arange(12) < 3).of("boundary")
 
 
 best_token_rule = Exercise(
@@ -867,6 +874,9 @@ def _detection_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("only what is silent is predicted to fire", 0, 3, 2, 4, 0.2).of("extreme")
     yield case("everything is predicted to fire", 3, 0, 5, 0, 0.01).of("extreme")
     yield case("no mistake, one example of each kind", 1, 0, 0, 1, 0.001).of("extreme")
+    yield case("a latent that nearly always fires", 3, 1, 2, 4, 0.9)
+    yield case("a latent that always fires", 3, 1, 2, 4, 1.0).of("extreme")
+    yield case("a latent that hardly ever fires", 5, 1, 1, 6, 1e-6).of("extreme")
 
 
 detection_score = Exercise(

@@ -248,12 +248,15 @@ def _push_cases(rng: torch.Generator) -> Iterator[Case]:
     acts = torch.eye(5, dtype=torch.float64)[None] * torch.tensor([50.0, 2.0, 2.0, 6.0, 6.5], dtype=torch.float64)[:, None]
     yield Case("norms 50, 2, 2, 6 and 6.5: one of exactly 3 medians", acts, torch.ones(1, 5, dtype=torch.bool), normal(rng, 5), 0.7).of("boundary")
     yield Case("one text of two tokens", 3 * normal(rng, 1, 2, 4), torch.ones(1, 2, dtype=torch.bool), normal(rng, 4), 1.5).of("extreme")
+    acts, real = normal(rng, 2, 6, 4), right_padded([4, 6], 6)
+    acts[0, 4], acts[0, 5], acts[1, 0] = torch.nan, torch.inf, torch.inf
+    yield Case("padding and a first token that are no numbers", acts, real, normal(rng, 4), 2.0).of("nan")
 
 
 push_usual_tokens = Exercise(
     "push_usual_tokens",
     new=True,
-    without={**NOT_TRAINED, "nan": "activations are finite, at padding too"},
+    without=NOT_TRAINED,
     difficulty=3,
     importance=5,
     minutes=20,
@@ -393,6 +396,15 @@ def _pushed_cases(rng: torch.Generator) -> Iterator[Case]:
                 break
         yield Case(label, model, tokens, layer, step, n_new)
     yield Case("one new token", model, tokens[:3, :4], layer, step, 1).of("extreme")
+    # Steps at which the place matters: the last block is not the one before it, and the start token alone is not pushed.
+    last, alone = model.cfg.n_layers - 1, tokens[:1, :1]
+    while True:
+        step = 3.0 * usual * F.normalize(normal(rng, model.cfg.d_model, dtype=torch.float32), dim=0)
+        if not torch.equal(_written(model, tokens, last, 4, _from(1, step)), _written(model, tokens, last - 1, 4, _from(1, step))) and \
+                not torch.equal(_written(model, alone, 1, 4, _from(1, step)), _written(model, alone, 1, 4, _from(0, step))):
+            break
+    yield Case("the last block", model, tokens, last, step, 4)
+    yield Case("a prompt of the start token alone", model, alone, 1, step, 4).of("extreme")
 
 
 generate_pushed = Exercise(
@@ -652,6 +664,8 @@ def _runs_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("words that look like other words when glued together", [["ab", "c", "a", "bc", "ab", "c"], ["a b", "c", "a", "b c"]], 2)
     yield Case("texts of exactly n words, and of one less", [["a", "b", "a"], ["a", "b"], ["c", "c", "c"]], 3).of("boundary")
     yield Case("a text without a word", [[], ["so", "so"]], 1).of("extreme")
+    yield Case("no texts", [], 2).of("extreme")
+    yield Case("runs of 4", [["a", "b", "c", "d", "a", "b", "c", "e"], ["a", "b", "c"], text(12, few[:2])], 4)
 
 
 distinct_runs = Exercise(
@@ -794,6 +808,11 @@ def _cell_cases(rng: torch.Generator) -> Iterator[Case]:
     cost[2, 1], effect[2, 1] = 6.0, -0.7
     yield Case("every effect is negative", effect, cost, 26.0)
     yield Case("one cell, which is too dear", torch.tensor([[0.4]]), torch.tensor([[9.0]]), 8.0).of("extreme")
+    free = torch.tensor([[0.0, 3.0], [0.0, 1.0]], dtype=torch.float64)
+    yield Case("a budget of 0", torch.tensor([[0.1, 0.9], [0.5, 0.7]], dtype=torch.float64), free, 0.0).of("boundary")
+    yield Case("a budget below 0", torch.tensor([[0.1, 0.9], [0.5, 0.7]], dtype=torch.float64), free, -1.0).of("extreme")
+    hair = torch.tensor([[1.0, 2.0], [3.0 + 1e-9, 1.0]], dtype=torch.float64)
+    yield Case("a cost a hair above the budget", torch.tensor([[0.5, 0.5 + 1e-9], [0.9, 0.2]], dtype=torch.float64), hair, 3.0).of("boundary")
 
 
 best_cell = Exercise(

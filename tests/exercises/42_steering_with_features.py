@@ -37,6 +37,11 @@ def _edit_cases(rng: torch.Generator) -> Iterator[Case]:
         amount = torch.linspace(-1.0, 0.7, batch, dtype=dtype) if how == "add" else torch.linspace(1.5, 2.5, batch, dtype=dtype)
         yield Case(f"{how}, {batch} rows of {pos} tokens, {width} latents, {k} fire", acts, usual, params, k, latent, how, amount)
     yield Case("an edit that does not exist", acts, usual, params, k, latent, "boost", amount)
+    for how in ("Clamp", " add", "c", "sc", "scaled", "set", ""):
+        yield Case(f"an edit that does not exist: {how!r}", acts, usual, params, k, latent, how, amount)
+    yield Case("an edit that does not exist, of no token", acts, torch.zeros_like(usual), params, k, latent, "boost", amount).of("extreme")
+    yield Case("clamp to a negative value", acts, usual, params, k, latent, "clamp", -amount)
+    yield Case("scale by a negative number", acts, usual, params, k, int((kept & (pre > 0))[usual].sum(0).argmax()), "scale", -amount)
     width = params["b_enc"].shape[0]
     yield Case("every latent fires that can", acts, usual, params, width, latent, "clamp", amount).of("extreme")
 
@@ -189,6 +194,7 @@ def _contrast_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("one text of each kind", [6, 2], [0], 3, torch.float64, False)
     silent = torch.zeros(2, 4, dtype=torch.float64)
     yield Case("texts of one token, of which nothing fires", silent, torch.tensor([1, 0]), torch.tensor([True, False])).of("extreme")
+    yield case("texts of one token among longer ones", [1, 4, 1, 3], [0, 1], 5, torch.float64, True).of("extreme")
 
 
 contrast_by_text = Exercise(
@@ -288,6 +294,7 @@ def _output_cases(rng: torch.Generator) -> Iterator[Case]:
         yield Case(f"{n} latents, {d} dimensions, {vocab} words, {chosen} of them wanted", (3 * normal(rng, n, d)).to(dtype),
                    (0.5 + uniform(rng, d) * 2).to(dtype), W_U.to(dtype), words)
     yield Case("one latent, every word but one wanted", normal(rng, 1, 4), 0.5 + uniform(rng, 4), normal(rng, 4, 6), torch.arange(5)).of("extreme")
+    yield Case("an average word very far from 0", normal(rng, 3, 4), 0.5 + uniform(rng, 4), normal(rng, 4, 9) + 1e7 * normal(rng, 4, 1), torch.tensor([7, 2])).of("extreme")
 
 
 output_effect = Exercise(
@@ -611,6 +618,11 @@ def _setting_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("a little more for much more money", tensor(0.5, 0.55, 0.2), tensor(1.0, 1.4, 1.1), 1.5)
     yield Case("negative effects", tensor(-0.4, -0.2, -0.9), tensor(1.1, 1.2, 1.0), 1.5)
     yield Case("no settings", tensor(), tensor(), 1.5).of("extreme")
+    nan = float("nan")
+    yield Case("every setting broke down", tensor(0.3, 0.5), tensor(nan, nan), 1.5).of("nan")
+    yield Case("the first broke down, and its effect is no number either", tensor(nan, 0.2, 0.4), tensor(nan, 1.2, 1.3), 1.5).of("nan")
+    yield Case("a budget of 0", tensor(0.3, 0.9), tensor(0.0, 1.0), 0.0).of("boundary")
+    yield Case("a cost a hair above the budget", tensor(0.5, 0.9), tensor(1.5, 1.5 + 1e-9), 1.5).of("boundary")
 
 
 choose_setting = Exercise(
@@ -727,6 +739,10 @@ def _front_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("equal costs, cheaper than unsteered, too cheap", [0.8, 1.0, 1.5, 1.5, 2.0], [0.2, 0.1, 0.4, 0.7, 0.75], [0.5, 0.8, 1.0, 1.5, 1.75])
     yield case("one setting", [1.0], [0.4], [0.9, 1.0, 3.0]).of("extreme")
     yield case("effects below zero", [1.0, 1.5, 2.0], [-0.9, -0.6, -0.2], [1.25, 1.5, 1.8]).of("negative")
+    yield case("two settings of equal effect, costs asked for in no order", [1.0, 2.0, 3.0, 4.0], [0.0, 0.5, 0.5, 0.9], [3.5, 1.5, 2.5]).of("boundary")
+    yield case("no cost is asked for", [1.0, 2.0], [0.0, 0.5], []).of("extreme")
+    mixed = case("effects of higher precision than the costs asked for", [1.0, 2.0], [0.0, 0.5], [1.5])
+    yield Case(mixed.label, *mixed.args[:2], mixed.args[2].float()).of("extreme")
 
 
 effect_at_cost = Exercise(
@@ -967,6 +983,7 @@ def _shift_cases(rng: torch.Generator) -> Iterator[Case]:
     far = 120 * uniform(rng, 3, 6, dtype=torch.float32)  # the label's words are e^-120 unlikely: 0 in float32, and their logarithms are not
     far[:, 0] = 120
     yield Case("logits from 0 to 120, float32", far, far.flip(0) * torch.tensor([1.0, 0.1, 0.2, 0.3, 0.4, 0.5]), torch.tensor([1, 2])).of("extreme")
+    yield Case("every word is in the label", normal(rng, 3, 5), 2 + normal(rng, 3, 5), torch.randperm(5, generator=rng)).of("extreme")
 
 
 label_shift = Exercise(

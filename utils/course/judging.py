@@ -99,13 +99,20 @@ def _try(exercise: Exercise, answer: Callable, case: Case, call: Callable[[Calla
     expected = _known(case, "", exercise.reference)
     if expected.kind != "value" and case.kind in MADE:
         return None
-    outcome = call(answer, case)
+    outcome = _values_first(exercise, case, call(answer, case), expected)
     if expected.kind == "raised":  # the specification asks for an error: its type counts, its words do not
         right = outcome.kind == "raised" and _error_type(outcome) == _error_type(expected)
     else:
         right = outcome.kind == "value" and agrees(exercise, outcome.value, expected.value, relative=case.relative)
         right = right and _gradient_difference(outcome, expected) is None
     return Trial(case, outcome, expected, right)
+
+
+def _values_first(exercise: Exercise, case: Case, outcome: Outcome, expected: Outcome) -> Outcome:
+    """That a result is not new is worth saying where its values are right; where they are wrong, they come first."""
+    if outcome.kind == "shared" and (expected.kind != "value" or not agrees(exercise, outcome.value, expected.value, relative=case.relative)):
+        return Outcome("value", outcome.value, printed=outcome.printed, gradients=outcome.gradients)
+    return outcome
 
 
 _OUTCOMES: WeakKeyDictionary[Case, dict[str, Outcome]] = WeakKeyDictionary()
@@ -234,7 +241,8 @@ def name_mistake(exercise: Exercise, trials: list[Trial]) -> tuple[Mistake | Non
     wrong = [i for i, trial in enumerate(trials) if not trial.right]
     best, most, guessed, explained = None, 0, None, 0
     for mistake in exercise.mistakes.values():
-        same = [same_outcome(exercise, trial.outcome, _known(trial.case, mistake.slug, mistake.function)) for trial in trials]
+        known = [_values_first(exercise, t.case, _known(t.case, mistake.slug, mistake.function), t.expected) for t in trials]
+        same = [same_outcome(exercise, trial.outcome, outcome) for trial, outcome in zip(trials, known)]
         agreed = sum(same[i] for i in wrong)
         if agreed == len(wrong) and sum(same) > most:
             best, most = mistake, sum(same)

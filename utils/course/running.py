@@ -193,7 +193,7 @@ def run(function: Callable, case: Case, seconds: float = SECONDS_PER_ANSWER) -> 
     except Exception as error:
         return Outcome("raised", error=f"{said(error)} (in what came back, or on the way back through it)", printed=printed.getvalue())
     if shared:
-        return Outcome("shared", value, error=shared, printed=printed.getvalue())
+        return Outcome("shared", value, error=shared, printed=printed.getvalue(), gradients=gradients)
     return Outcome("value", value, printed=printed.getvalue(), gradients=gradients)
 
 
@@ -308,7 +308,7 @@ def _shared(value: Any, arguments: dict[str, Any]) -> str:
     """What a result shares its memory with, in words; "" if everything is new."""
     places = {x.untyped_storage().data_ptr(): name for name, argument in arguments.items() for x in tensors_of(argument) if x.numel()}
     seen = set()
-    for x in tensors_of(value):
+    for x in (x for x in tensors_of(value) if x.layout == torch.strided and not x.is_nested):  # the others have no one memory
         place = x.untyped_storage().data_ptr()
         if x.numel() and place in places:
             return f"it shares its memory with {places[place]}"
