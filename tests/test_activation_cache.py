@@ -159,7 +159,7 @@ def test_the_folder_may_be_deleted_or_be_unusable(model, folder, capsys):
     folder.rmdir()
     folder.write_text("a file where the folder should be")  # works for root as well, unlike permissions
     assert torch.equal(collect(model, TEXTS, cache=True), first)
-    assert capsys.readouterr().out.startswith("Activations are not cached: ")
+    assert capsys.readouterr().out.startswith("Not kept in the cache, ")
 
 
 def test_half_precision_overflows_nowhere():

@@ -85,7 +85,7 @@ def test_damaged_or_other_files_are_refused(tmp_path):
         load_sae(tmp_path)
     _sae().save(tmp_path / "sae")
     config = json.loads((tmp_path / "sae" / CONFIG).read_text())
-    for broken, message in ((config | {"k": 100}, "describes no SAE: k = 100"), ({k: v for k, v in config.items() if k != "d_in"}, "describes no SAE"), ([1], "cannot be read")):
+    for broken, message in ((config | {"k": 100}, "describes no SAE: ValueError: k = 100"), ({k: v for k, v in config.items() if k != "d_in"}, "describes no SAE"), ([1], "cannot be read")):
         (tmp_path / "sae" / CONFIG).write_text(json.dumps(broken))
         with pytest.raises(SAEError, match=message):
             load_sae(tmp_path / "sae")

@@ -127,12 +127,12 @@ def _scaled(exercise: Exercise, base: list[Case]) -> Iterator[Case]:
 
 
 def _strided(base: list[Case]) -> Iterator[Case]:
-    """The first case with a matrix in it, laid out in memory as a transposed or a sliced tensor would be."""
-    for case in base:
-        if any(x.ndim >= 2 and x.numel() > 1 for x in _tensors([*case.args, *case.kwargs.values()])):
-            made = Case(f"{case.label}, not contiguous in memory", *_map(case.args, _spread), **_map(case.kwargs, _spread))
-            yield made.of("strided")
-            return
+    """The first case with a matrix in it, and the one with the most axes, laid out in memory as a sliced tensor would be."""
+    axes = {case: max((x.ndim for x in _tensors([*case.args, *case.kwargs.values()]) if x.numel() > 1), default=0) for case in base}
+    usable = [case for case in base if axes[case] >= 2]
+    for case in dict.fromkeys([*usable[:1], *sorted(usable, key=axes.get, reverse=True)[:1]]):
+        made = Case(f"{case.label}, not contiguous in memory", *_map(case.args, _spread), **_map(case.kwargs, _spread))
+        yield made.of("strided")
 
 
 def _trained(exercise: Exercise, base: list[Case]) -> Iterator[Case]:

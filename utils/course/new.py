@@ -73,7 +73,7 @@ ledger()
 
 REFERENCES = '"""The reference functions of chapter {number}: each is the specification that the learner reads, and one clear answer."""\n\nimport torch\nfrom jaxtyping import Float\nfrom torch import Tensor\n'
 
-REGISTRY = '"""The exercises of chapter {number}: cases, named mistakes, other right answers and hints."""\n\nimport torch\n\nfrom utils.course.exercises import Case, Exercise\n'
+REGISTRY = '"""The exercises of chapter {number}: cases, named mistakes, other right answers and hints."""\n\nimport torch\n\nfrom utils.course.battery import ALL_COUNTS, NO_THRESHOLD, NOT_TRAINED\nfrom utils.course.exercises import Case, Exercise\n'
 
 REFERENCE = '''
 
@@ -96,10 +96,12 @@ EXERCISE = '''
 def _{name}_cases(rng):
     yield Case("5 rows, 3 dimensions", torch.randn(5, 3, generator=rng, dtype=torch.float64))
     yield Case("7 rows, 4 dimensions, float32", torch.randn(7, 4, generator=rng))
+    yield Case("one row", torch.randn(1, 3, generator=rng)).of("extreme")
 
 
 {name} = Exercise(
     "{name}",
+    without={{**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS}},  # kinds of the battery that do not apply, and why
     difficulty=2, importance=3, minutes=10,
     learn="What the learner knows afterwards.",
     cases=_{name}_cases,

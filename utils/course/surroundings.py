@@ -1,0 +1,94 @@
+"""What surrounds a call of an answer and is not the answer's to change: seen, said, and put back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+
+class Surroundings:
+    """What an answer may not change, as it was before the call."""
+
+    def __init__(self, args: list[Any]) -> None:
+        self.args = args
+        self.hooks = _hooks_on(args)
+        self.grad, self.dtype, self.random = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_rng_state()
+        self.python, self.numpy, self.strict = random.getstate(), _numpy_state(), torch.are_deterministic_algorithms_enabled()
+        self.asked = [x.requires_grad for x in tensors_of(args)]
+        self.modules = [module for model in args if isinstance(model, torch.nn.Module) for module in model.modules()]
+        self.training = [module.training for module in self.modules]
+        self.weights = self._weights()
+
+    def _weights(self) -> list[tuple[int, int, bool]]:
+        # A version counts every change in place, a pointer tells a replaced tensor: no weight has to be read.
+        return [(p._version, p.data_ptr(), p.requires_grad) for model in self.args if isinstance(model, torch.nn.Module) for p in model.parameters()]
+
+    def restore(self) -> tuple[int, list[str]]:
+        """Put back what can be put back. Returns how many hooks were left behind, and what else had changed, in words."""
+        changes = []
+        if torch.is_grad_enabled() != self.grad:
+            torch.set_grad_enabled(self.grad)
+            changes.append("whether torch records gradients (use `with torch.no_grad():`)")
+        if torch.get_default_dtype() != self.dtype:
+            torch.set_default_dtype(self.dtype)
+            changes.append("torch's default dtype")
+        if not torch.equal(torch.get_rng_state(), self.random):
+            torch.set_rng_state(self.random)
+            changes.append("torch's random state (nothing here is random, or a generator is passed in)")
+        if random.getstate() != self.python:
+            random.setstate(self.python)
+            changes.append("Python's random state (nothing here is random)")
+        if _numpy_state() != self.numpy:
+            np.random.set_state(self.numpy)
+            changes.append("NumPy's random state (nothing here is random; `np.random.default_rng(seed)` has one of its own)")
+        if torch.are_deterministic_algorithms_enabled() != self.strict:
+            torch.use_deterministic_algorithms(self.strict)
+            changes.append("whether torch insists on deterministic algorithms")
+        if [x.requires_grad for x in tensors_of(self.args)] != self.asked:
+            changes.append("requires_grad of an argument")
+        if [module.training for module in self.modules] != self.training:
+            for module, training in zip(self.modules, self.training):
+                module.training = training
+            changes.append("the model's training flag")
+        if self._weights() != self.weights:
+            changes.append("the model's weights")
+        now = _hooks_on(self.args)
+        known = {(id(hooks), key) for hooks, key in self.hooks}
+        left = [(hooks, key) for hooks, key in now if (id(hooks), key) not in known]
+        for hooks, key in left:
+            hooks.pop(key, None)
+        if len(now) - len(left) < len(self.hooks):
+            changes.append("the hooks that were on the model before: they are gone")
+        return len(left), changes
+
+
+def _numpy_state() -> tuple[Any, ...]:
+    """NumPy's global random state, as a tuple that can be compared."""
+    name, keys, *rest = np.random.get_state()
+    return (name, tuple(keys), *rest)
+
+
+def _hooks_on(args: Iterable[Any]) -> list[tuple[dict, int]]:
+    """(dictionary, key) of every hook on the models among `args`, but for those that the libraries keep for themselves."""
+    found = []
+    for module in (m for model in args if isinstance(model, torch.nn.Module) for m in model.modules()):
+        for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
+            found += [(hooks, key) for key, hook in hooks.items() if hasattr(module, "fwd_hooks") or not _is_the_librarys(hook)]
+    return found
+
+
+def _is_the_librarys(hook: Callable) -> bool:
+    # On a hook point every hook is somebody's, wrapped by the library; elsewhere its own module tells whose it is.
+    return (getattr(hook, "__module__", None) or "").split(".")[0] in ("transformer_lens", "transformers")
+
+
+def tensors_of(value: Any) -> list[torch.Tensor]:
+    """Every tensor in a nest of lists, tuples and dicts."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [tensor for item in items for tensor in tensors_of(item)]
