@@ -1,6 +1,7 @@
 """What the course promises of its checks, for every exercise, over 20 seeds; and of their parts."""
 
 import inspect
+import random
 import re
 import subprocess
 import sys
@@ -185,6 +186,7 @@ def test_the_deadline_works_in_another_thread():
     thread.join(15)
     assert [verdict.status for verdict in verdicts] == ["timeout"]
 
+
 def test_a_learner_may_call_an_argument_something_else():
     """The gradient is asked for by the argument's place."""
     exercise = find_exercise("l1_loss")
@@ -316,6 +318,23 @@ def test_a_name_on_thin_evidence_says_perhaps():
     surer = _toy(lambda x: x.mean(0), lambda rng: [Case("only", torch.randn(5, 3, generator=rng))])
     surer.mistake("sum", "You sum, and the specification says mean.")(lambda x: x.sum(0))
     assert dict(judge(surer, lambda x: x.sum(0)).lines)["sum"].startswith("You sum")
+
+
+@pytest.mark.parametrize("careless, words", [
+    (lambda: torch.set_default_device("meta"), "default device"), (lambda: np.random.seed(3), "NumPy's random state"),
+    (lambda: random.seed(3), "Python's random state"), (lambda: torch.use_deterministic_algorithms(True), "deterministic"),
+])
+def test_what_an_answer_leaves_behind_is_said_and_put_back(careless, words):
+    device, state = torch.get_default_device(), (np.random.get_state()[1].tolist(), random.getstate())
+
+    def answer(x, times):
+        careless()
+        return x.mean(0) * times
+
+    for _ in range(2):  # the second time as well: it was put back
+        assert words in str(judge(TOY, answer).lines)
+    assert torch.get_default_device() == device and not torch.are_deterministic_algorithms_enabled()
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == state
 
 
 def test_an_answer_cannot_switch_gradients_off_for_the_kernel():

@@ -193,8 +193,7 @@ def _forward_cases(rng: torch.Generator) -> Iterator[Case]:
     shape = (2, 1, 3)
     yield Case("features that are negative", normal(rng, *shape), normal(rng, 1, 2, 3), normal(rng, 1, 3)).of("negative")
     start = Case("the biases are 0, as at the start of training, and the gradient", uniform(rng, 3, 2, 4), normal(rng, 2, 2, 4), torch.zeros(2, 4, dtype=torch.float64))
-    start.trained = {"W": 1, "b": 2}
-    yield start.of("gradient")
+    yield start.with_gradient(W=1, b=2).of("gradient")
 
 
 toy_forward = Exercise(
@@ -320,8 +319,7 @@ def _loss_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("targets and outputs that are negative", normal(rng, 3, 2, 4), normal(rng, 3, 2, 4), uniform(rng, 2, 4)).of("negative")
     yield Case("a feature of no importance", normal(rng, 3, 1, 2), normal(rng, 3, 1, 2), torch.tensor([[0.0, 2.0]], dtype=torch.float64)).of("extreme")
     single = Case("one row, and its gradient", normal(rng, 1, 2, 3), normal(rng, 1, 2, 3), uniform(rng, 2, 3))
-    single.trained = {"out": 1}
-    yield single.of("gradient")
+    yield single.with_gradient(out=1).of("gradient")
 
 
 toy_loss = Exercise(

@@ -1,7 +1,7 @@
 """The exercises of chapter 22: cases, named mistakes, other right answers and hints."""
 
-from collections.abc import Callable, Iterator
-from functools import partial, wraps
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,17 +12,6 @@ from utils.course.cases import as_leaves, decoded, for_each_sae, normal, pre_act
 from utils.course.exercises import Case, Exercise
 
 _RELU = {"boundary": "both sides of a ReLU agree at 0"}
-
-
-def _with_gradient(case: Case, *names: str) -> Case:
-    """The case, with the gradient asked for too: the battery asks for it where there is one SAE, and in ordinary settings."""
-    case.trained = {name: place for place, name in enumerate(names) if name}
-    return case
-
-
-def _each(function: Callable) -> Callable:
-    """`for_each_sae` under the function's own parameter names: the gradient is asked for by name."""
-    return wraps(function)(for_each_sae(function))
 
 
 # --- mean_max_cosine ---------------------------------------------------------------------------------------
@@ -249,7 +238,7 @@ def _forward_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("one latent, one dimension", sae_params(rng, (), 1, 1), normal(rng, 6, 1)).of("extreme")
     origin = sae_params(rng, (), 4, 6)
     yield Case("two rows that are the decoder bias", origin, origin["b_dec"].repeat(2, 1)).of("extreme")
-    yield _with_gradient(Case("2 SAEs at once, and their gradient", sae_params(rng, (2,), 3, 4), normal(rng, 5, 2, 3).transpose(0, 1)), "params")
+    yield Case("2 SAEs at once, and their gradient", sae_params(rng, (2,), 3, 4), normal(rng, 5, 2, 3).transpose(0, 1)).with_gradient(params=0)
 
 
 sae_forward = Exercise(
@@ -371,7 +360,7 @@ def _l1_cases(rng: torch.Generator) -> Iterator[Case]:
     free = {**free, "W_dec": free["W_dec"].clone()}
     free["W_dec"][1] = 0
     yield Case("a decoder row of length 0", free, normal(rng, 6, 2), 0.9).of("extreme")
-    yield _with_gradient(Case("2 SAEs at once, activation is free, and the gradient", sae_params(rng, (2,), 3, 4), normal(rng, 2, 5, 3), 0.0), "params")
+    yield Case("2 SAEs at once, activation is free, and the gradient", sae_params(rng, (2,), 3, 4), normal(rng, 2, 5, 3), 0.0).with_gradient(params=0)
     far = sae_params(rng, (), 3, 4)
     far["b_dec"] += 1e6
     yield Case("activations far from 0", far, far["b_dec"] + normal(rng, 4, 3), 0.5).of("extreme")
@@ -581,7 +570,7 @@ def _topk_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("nothing is positive", -1 - normal(rng, 3, 4).abs(), 2).of("extreme")
     yield Case("one latent", torch.tensor([[2.0], [-1.0]]), 1).of("extreme")
     yield Case("2 SAEs at once, not contiguous in memory", normal(rng, 3, 2, 5).transpose(0, 1), 2)
-    yield _with_gradient(Case("2 SAEs at once, k = d_sae, and the gradient", normal(rng, 2, 3, 4), 4), "pre").of("extreme")
+    yield Case("2 SAEs at once, k = d_sae, and the gradient", normal(rng, 2, 3, 4), 4).with_gradient(pre=0).of("extreme")
 
 
 topk_acts = Exercise(
@@ -754,7 +743,7 @@ def _(params, pre, x, x_hat, dead, k_aux):
 
 
 @aux_k_loss.variant
-@_each
+@for_each_sae
 def _(params, pre, x, x_hat, dead, k_aux):
     """Only the dead part of the dictionary."""
     if not dead.any():
@@ -766,7 +755,7 @@ def _(params, pre, x, x_hat, dead, k_aux):
 
 
 @aux_k_loss.variant
-@_each
+@for_each_sae
 def _(params, pre, x, x_hat, dead, k_aux):
     """A loop over rows."""
     total = x.new_zeros(())

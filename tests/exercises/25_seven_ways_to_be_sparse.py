@@ -32,9 +32,7 @@ def _batch_topk_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("one row, one latent", torch.tensor([[0.25]], dtype=torch.float64), 1).of("extreme")
     pre = normal(rng, 3, 2, 4).transpose(0, 1)
     pre[:, 0, 0], pre[:, 1, 1] = 0.7, -0.4
-    everything = Case("2 SAEs at once, k = d_sae, some negative, not contiguous, and the gradient", pre, 4)
-    everything.trained = {"pre": 0}
-    yield everything.of("extreme")
+    yield Case("2 SAEs at once, k = d_sae, some negative, not contiguous, and the gradient", pre, 4).with_gradient(pre=0).of("extreme")
 
 
 batch_topk_acts = Exercise(

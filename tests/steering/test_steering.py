@@ -110,13 +110,13 @@ def test_wrong_names_positions_and_strengths_are_refused(model, direction):
             pass
 
 
-@pytest.mark.parametrize("strength", [float("inf"), 3e38, 1e25])
-def test_a_strength_beyond_floating_point_is_refused(model, sae, strength, direction, prompts):
+@pytest.mark.parametrize("strength, steered, clamped", [(float("inf"), "must be a finite number", "must be finite numbers"), (3e38, "infinite length", "infinit"), (1e25, "infinite length", "infinit")])
+def test_a_strength_beyond_floating_point_is_refused(model, sae, strength, steered, clamped, direction, prompts):
     """At 1e25 nothing is NaN: the next norm divides by infinity, and the model would write nonsense from zeros."""
-    with pytest.raises(SteeringError, match="infinite length|finite number"):
+    with pytest.raises(SteeringError, match=steered):
         with steer(model, HERE, direction(), strength):
             pass
-    with pytest.raises((SteeringError, InterventionError), match="infinit|finite numbers"):
+    with pytest.raises((SteeringError, InterventionError), match=clamped):
         with edit_latents(model, sae, {4: clamp(strength)}):
             next_token_logits(model, prompts)
     assert not is_edited(model)

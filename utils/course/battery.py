@@ -144,8 +144,8 @@ def _trained(exercise: Exercise, base: list[Case]) -> Iterator[Case]:
     for case in usable[:2]:
         made = Case(f"{case.label}, and its gradient", *case.args, **case.kwargs)
         given = {name: places.index(name) for name in exercise.trained}
-        made.trained = {name: place if place < len(case.args) else name for name, place in given.items() if place < len(case.args) or name in case.kwargs}
-        yield made.of("gradient")
+        found = {name: place if place < len(case.args) else name for name, place in given.items() if place < len(case.args) or name in case.kwargs}
+        yield made.with_gradient(**found).of("gradient")
 
 
 def _named(exercise: Exercise, case: Case) -> dict[str, Any]:

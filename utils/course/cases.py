@@ -35,6 +35,11 @@ class Case:
         self.kind = kind
         return self
 
+    def with_gradient(self, **places: int | str) -> Case:
+        """The same case, with the gradient compared too: `pre=0` with respect to the first argument, called pre in what is said."""
+        self.trained = places
+        return self
+
 
 # --- numbers ----------------------------------------------------------------------------------------------
 

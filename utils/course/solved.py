@@ -66,6 +66,8 @@ class Run:
     notebook: NotebookNode
     minutes: float
     ledger: dict[str, Claim]
+    unclaimed: tuple[str, ...] = ()
+    """What the prose refers to and no cell has claimed: only under other settings, where there may be nothing to claim."""
 
     @property
     def broken(self) -> list[Claim]:
@@ -103,13 +105,13 @@ def execute(chapter: Chapter, *, static: bool = True, settings: dict[str, str] |
         if cell.cell_type == "markdown":
             cell.source = text.source
     missing = [name for cell in notebook.cells if cell.cell_type == "markdown" for name in re.findall(r"\(`(\w+)`: not measured yet\)", cell.source)]
-    if missing and not settings:  # another model may leave nothing to claim
+    if missing and not settings:
         raise SourceError(f"{chapter.stem}.md refers to {', '.join(missing)}, which no cell claims")
     if (picture := opening_picture(notebook)) is not None:  # the first cells show this run's, not the one before
         first = next(cell for cell in notebook.cells if cell.id == with_id(chapter, "opening", 0, new_code_cell()).id)
         first.outputs = [opening_output(picture)]
     notebook.metadata["probe_to_steer"] |= {"key": content_key(chapter), "ledger": [json.loads(json.dumps(made.__dict__)) for made in ledger.values()]}
-    return Run(notebook, minutes, ledger)
+    return Run(notebook, minutes, ledger, tuple(dict.fromkeys(missing)))
 
 
 def opening_picture(notebook: NotebookNode) -> str | None:
@@ -150,6 +152,7 @@ def run_all(chosen: Iterable[str], *, static: bool, settings: dict[str, str]) ->
         failed += bool(done.broken)
         rows.append(f"{stem:<28} {done.minutes:5.1f} min   {len(done.ledger) - len(done.broken)} of {len(done.ledger)} claims hold")
         rows += [f"    {made.name}: {made} is outside {made.expect}" for made in done.broken]
+        rows += [f"    {name}: nothing was claimed under these settings" for name in done.unclaimed]
         if static and not settings:
             if (picture := opening_picture(done.notebook)) is not None:
                 atomic_write(OPENINGS / f"{stem}.png", b64decode(picture))

@@ -18,18 +18,26 @@ class Surroundings:
         self.hooks = _hooks_on(args)
         self.grad, self.dtype, self.random = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_rng_state()
         self.python, self.numpy, self.strict = random.getstate(), _numpy_state(), torch.are_deterministic_algorithms_enabled()
+        self.device = torch.get_default_device()
         self.asked = [x.requires_grad for x in tensors_of(args)]
         self.modules = [module for model in args if isinstance(model, torch.nn.Module) for module in model.modules()]
         self.training = [module.training for module in self.modules]
+        self.trainable = [p.requires_grad for p in self._parameters()]
         self.weights = self._weights()
 
-    def _weights(self) -> list[tuple[int, int, bool]]:
+    def _parameters(self) -> list[torch.nn.Parameter]:
+        return [p for model in self.args if isinstance(model, torch.nn.Module) for p in model.parameters()]
+
+    def _weights(self) -> list[tuple[int, int]]:
         # A version counts every change in place, a pointer tells a replaced tensor: no weight has to be read.
-        return [(p._version, p.data_ptr(), p.requires_grad) for model in self.args if isinstance(model, torch.nn.Module) for p in model.parameters()]
+        return [(p._version, p.data_ptr()) for p in self._parameters()]
 
     def restore(self) -> tuple[int, list[str]]:
         """Put back what can be put back. Returns how many hooks were left behind, and what else had changed, in words."""
         changes = []
+        if torch.get_default_device() != self.device:  # first of all: what follows makes tensors
+            torch.set_default_device(None if self.device.type == "cpu" else self.device)
+            changes.append("torch's default device (write `device=x.device`)")
         if torch.is_grad_enabled() != self.grad:
             torch.set_grad_enabled(self.grad)
             changes.append("whether torch records gradients (use `with torch.no_grad():`)")
@@ -54,6 +62,10 @@ class Surroundings:
             for module, training in zip(self.modules, self.training):
                 module.training = training
             changes.append("the model's training flag")
+        if [p.requires_grad for p in self._parameters()] != self.trainable:
+            for p, trainable in zip(self._parameters(), self.trainable):
+                p.requires_grad_(trainable)
+            changes.append("requires_grad of the model's weights")
         if self._weights() != self.weights:
             changes.append("the model's weights")
         now = _hooks_on(self.args)

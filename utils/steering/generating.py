@@ -150,11 +150,7 @@ def token_log_probs(
         starts = [[model.tokenizer.bos_token_id]] * len(texts)
     else:
         starts = _prompt_rows(model, prompts, chat)
-    if len(starts) != len(texts):
-        raise ValueError(f"{len(texts)} texts follow {len(starts)} prompts: give one for each.")
-    own = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    rows = [start + more for start, more in zip(starts, own)]
-    _check_room(model, [len(row) for row in rows], "prompt and text together")
+    rows = _followed_by(model, starts, texts)
     found: list[Tensor] = [torch.empty(0)] * len(rows)
     for batch in _by_length(rows, batch_size):
         tokens, real = _pad(model, [rows[i] for i in batch])
@@ -179,13 +175,17 @@ def whole_texts(
     Raises: SteeringError for a text past the context; ValueError for another number of prompts than texts; see also `tokenize`.
     """
     starts = _prompt_rows(model, prompts, chat=False)
+    tokens, real = _pad(model, _followed_by(model, starts, texts))
+    return tokens, torch.tensor([len(start) for start in starts], device=tokens.device), real.sum(1)
+
+
+def _followed_by(model: TransformerBridge, starts: list[list[int]], texts: Sequence[str]) -> list[list[int]]:
+    """Each prompt's tokens with those of its text behind them."""
     if len(starts) != len(texts):
         raise ValueError(f"{len(texts)} texts follow {len(starts)} prompts: give one for each.")
-    own = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    rows = [start + more for start, more in zip(starts, own)]
+    rows = [start + model.tokenizer(text, add_special_tokens=False)["input_ids"] for start, text in zip(starts, texts)]
     _check_room(model, [len(row) for row in rows], "prompt and text together")
-    tokens, real = _pad(model, rows)
-    return tokens, torch.tensor([len(start) for start in starts], device=tokens.device), real.sum(1)
+    return rows
 
 
 def _prompt_rows(model: TransformerBridge, prompts: Sequence[str], chat: bool) -> list[list[int]]:

@@ -90,6 +90,7 @@ class DoseResponse:
     def figure(self) -> go.Figure:
         """Effect against price, one line per way, the dose at every dot."""
         fig = go.Figure()
+        furthest: dict[str, float] = {}
         for i, way in enumerate(dict.fromkeys(dose.way for dose in self.doses)):
             mine = [dose for dose in self.doses if dose.way == way]
             color = GREY if way == "random" else PALETTE[i]
@@ -97,8 +98,10 @@ class DoseResponse:
                     "arrayminus": [d.effect.value - d.effect.low for d in mine]}
             fig.add_scatter(x=[d.price for d in mine], y=[d.effect.value for d in mine], error_y=bars, name=way, mode="lines+markers+text",
                             text=[f"{d.dose:g}" for d in mine], textposition="top right", marker={"size": 9, "color": color}, line={"color": color, "dash": "dot"})
+            furthest[way] = max(d.effect.value for d in mine)
         reference_line(fig, 0, "no effect")
-        fig.update_layout(title="What each dose achieves, and what it costs", width=860,
+        title = "At the best of its doses: " + ", ".join([f"{way} {value:+.2f}" for way, value in furthest.items()])
+        fig.update_layout(title=title, width=860,
                           xaxis_title="price: perplexity of the text, in multiples of plain text's", yaxis_title=self.effect_name)
         return fig
 
