@@ -13,7 +13,7 @@ from utils.course import chapters, imports, solved as solving
 from utils.course.building import build, student_notebook, worked_in
 from utils.course.chapters import edition, fill, read_chapter, stems
 from utils.course.ledger import Claim
-from utils.course.solved import _claim, content_key, execute, stored_ledger
+from utils.course.solved import _claim, content_key, execute, refresh, stored_ledger
 
 ALL = stems()
 MEGABYTE = 2**20
@@ -70,7 +70,7 @@ def test_solved_notebook_is_current_or_runs(chapter, solved, request):
         except CellExecutionError as error:
             pytest.fail(f"{chapter.stem} does not run: {error}")
     fresh = edition(chapter, solved=True, ledger={row["name"]: _claim(row) for row in solved.metadata.probe_to_steer.ledger})
-    assert [cell.source for cell in solved.cells] == [cell.source for cell in fresh.cells]
+    assert [cell.source for cell in solved.cells] == [cell.source for cell in fresh.cells], "run `make build` and commit the result"
     claims = [_claim(row) for row in solved.metadata.probe_to_steer.ledger]
     assert claims, "a chapter without a claim has nothing to teach"
     assert not [made.name for made in claims if not made.holds]
@@ -162,13 +162,32 @@ def test_content_key_follows_everything_the_run_depends_on(monkeypatch, tmp_path
         monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.setattr(solving, "SOURCES", tmp_path / "solutions")
     assert content_key(chapter) == key
-    for name in (f"solutions/{ALL[0]}.md", f"solutions/{ALL[0]}.py", "utils/hooks.py", "utils/paths.py", "requirements.lock"):
+    for name in (f"solutions/{ALL[0]}.py", "utils/hooks.py", "utils/paths.py", "requirements.lock"):
         before = (tmp_path / name).read_text("utf-8")
         (tmp_path / name).write_text(before + "\n# changed", "utf-8")
         assert content_key(chapter) != key, name
         (tmp_path / name).write_text(before, "utf-8")
     (tmp_path / "utils" / "course" / "audit.py").write_text("# no notebook imports this", "utf-8")
     assert content_key(chapter) == key
+
+
+@pytest.mark.parametrize("changed", ["markdown", "code"])
+def test_new_prose_is_put_in_without_a_run_and_new_code_is_not(changed, monkeypatch, tmp_path):
+    chapter = read_chapter(ALL[0])
+    stored, path = chapter.path("solved").read_text("utf-8"), tmp_path / f"{ALL[0]}.ipynb"
+    path.write_text(stored, "utf-8")
+    monkeypatch.setattr(chapters, "SOURCES", tmp_path)
+    refresh(chapter)
+    assert path.read_text("utf-8") == stored
+    cell = next(cell for cell in chapter.source.cells if cell.cell_type == changed)
+    cell.source += "\n\n# New words"
+    refresh(chapter)
+    if changed == "code":
+        assert path.read_text("utf-8") == stored
+        return
+    before, after = nbformat.reads(stored, as_version=4), nbformat.read(path, as_version=4)
+    assert "New words" in path.read_text("utf-8") and before.metadata == after.metadata
+    assert [cell for cell in before.cells if cell.cell_type == "code"] == [cell for cell in after.cells if cell.cell_type == "code"]
 
 
 def test_fill_puts_recorded_numbers_into_the_prose():

@@ -12,7 +12,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from utils.course.chapters import Chapter, edition, read_chapter, tags_of
-from utils.course.solved import stored_ledger
+from utils.course.solved import refresh, stored_ledger
 from utils.paths import atomic_write
 
 
@@ -47,10 +47,11 @@ def worked_in(path: Path) -> bool:
 
 
 def build(chosen: Iterable[str]) -> int:
-    """Write the student notebooks, except those with someone's work in them. Returns how many were kept."""
+    """Write the student notebooks, except those with someone's work in them, and new prose into the solved ones. Returns how many were kept."""
     kept = 0
     for stem in chosen:
         chapter = read_chapter(stem)
+        refresh(chapter)
         path = chapter.path("student")
         if path.exists() and worked_in(path):
             kept += 1

@@ -47,16 +47,41 @@ def _claim(row: dict) -> Claim:
 
 
 def content_key(chapter: Chapter) -> str:
-    """SHA-256 over all that the solved notebook's numbers depend on: source, references, imported utils, lock file.
+    """SHA-256 over all that the solved notebook's numbers depend on: code cells, references, imported utils, lock file.
 
-    What the setup cell imports does not count: it judges answers, and CI proves that apart (`audit`).
+    Prose does not count: `refresh` puts it into the notebook without a run. What the setup cell imports does not
+    count either: it judges answers, and CI proves that apart (`audit`).
     """
-    code = "\n".join(cell.source for cell in chapter.source.cells if cell.cell_type == "code" and "exercise" not in tags_of(cell))
-    files = [SOURCES / f"{chapter.stem}.md", SOURCES / f"{chapter.stem}.py", ROOT / "requirements.lock", *utils_behind(code)]
+    cells = [cell for cell in chapter.source.cells if cell.cell_type == "code"]
+    code = "\n".join(cell.source for cell in cells if "exercise" not in tags_of(cell))
+    parts = [(",".join(tags_of(cell)), cell.source) for cell in cells]
+    files = [SOURCES / f"{chapter.stem}.py", ROOT / "requirements.lock", *utils_behind(code)]
     digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.name.encode() + b"\0" + path.read_text("utf-8").encode() + b"\0")
+    for name, text in [*parts, *((path.name, path.read_text("utf-8")) for path in files)]:
+        digest.update(name.encode() + b"\0" + text.encode() + b"\0")
     return digest.hexdigest()
+
+
+def refresh(chapter: Chapter) -> None:
+    """Write the source's prose, with the recorded numbers in it, into a solved notebook whose code is still the source's.
+
+    A notebook of other code is left as it is: `run` has to make it anew.
+    """
+    path = chapter.path("solved")
+    if not path.exists():
+        return
+    stored = nbformat.read(path, as_version=4)
+    if stored.metadata.get("probe_to_steer", {}).get("key") != content_key(chapter):
+        return
+    fresh = edition(chapter, solved=True, ledger=stored_ledger(chapter))
+    fresh.metadata = stored.metadata
+    ran, now = ([cell for cell in notebook.cells if cell.cell_type == "code"] for notebook in (stored, fresh))
+    for before, cell in zip(ran, now, strict=True):
+        cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    text = nbformat.writes(fresh) + "\n"
+    if text != path.read_text("utf-8"):
+        atomic_write(path, text)
+        print(f"[built] solutions/{path.name}: new prose")
 
 
 @dataclass(frozen=True)
