@@ -185,8 +185,8 @@ def loss_with(
         model: the bridge. It is left without hooks.
         tokens: rows of tokens, no padding.
         name: the hook point.
-        values: what stands in, at the tokens where `usual` is True. Somewhere it differs from the
-            activation.
+        values: what stands in, at the tokens where `usual` is True. At one place at least it
+            differs from the activation (`intervene` of chapter 00 raises where nothing changes).
         usual: False where the model's own activation stays.
 
     Returns:

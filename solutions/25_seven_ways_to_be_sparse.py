@@ -66,8 +66,10 @@ def jumprelu_gradients(
 
     Returns:
         (grad_pre, grad_theta). `grad_pre` is that of the latents' formula with theta held fixed;
-        the price sends nothing to it. `grad_theta` sums over the rows, and has both parts: a latent
-        that is switched off loses its value, which is about theta, and saves its price.
+        the price sends nothing to it. `grad_theta` is the derivative of the whole loss: its first
+        part is summed over the rows (whatever 1/n the loss has is in `grad_acts`), the price's part
+        is averaged over them, as the price is. A latent that is switched off loses its value, taken
+        as theta, and saves its price.
 
     Source: Rajamanoharan et al. 2024, "Jumping Ahead", arXiv:2407.14435.
 
@@ -111,7 +113,7 @@ def gated_gradients(
 
     Returns:
         A dict with the keys and shapes of `params`: the gradient of each SAE's own loss. The step
-        of the gate has gradient zero.
+        of the gate has gradient zero. Any way to compute them will do, autograd included.
 
     Source: Rajamanoharan et al. 2024, "Improving Dictionary Learning with Gated Sparse
     Autoencoders", arXiv:2404.16014.
@@ -215,7 +217,8 @@ def diagnosis_sae(script: int) -> str:
         script: 1 to 8, as numbered in the zoo above.
 
     Returns:
-        One of these. Eight of them fit one script each; two fit none.
+        One of these. Eight of them fit one script each; two fit none. If two seem to fit, name the
+        cause and not its consequence: what has to be changed for the script to be right.
 
         - "wrong-axis": something is normalised along the wrong axis
         - "sync-bypassed": workers that should agree do not share a gradient
@@ -226,7 +229,8 @@ def diagnosis_sae(script: int) -> str:
         - "unnormalised-eval": evaluation sees activations on another scale than training
         - "batch-decides": the result for one row depends on the rows beside it
         - "stale-moments": the optimiser remembers parameters that are gone
-        - "scale-leak": the penalty can be escaped by shrinking latents and stretching decoder rows
+        - "scale-leak": every line does what it should, and the penalty can be escaped by shrinking
+          latents and stretching decoder rows
         - "empty-average": an average over nothing is taken
 
     Example:

@@ -632,7 +632,7 @@ loss_with = Exercise(
         "the index needs as many axes as they have.",
     ),
     verified="tokens that stay as they are, the shift by one, both batch sizes, no hook left behind.",
-    next="put the model's own activations in: the loss must be that of the clean model to the last digit. `intervene` will complain that nothing changed.",
+    next="put the model's own activations in, with 1e-6 added to one number, since `intervene` refuses to change nothing: the loss must be that of the clean model to many digits.",
     equal=close_to(rtol=1e-3, atol=1e-4),
 )
 

@@ -82,7 +82,8 @@ class Browsed:
         found = [*self.fifths, self.listed]
         fig = go.Figure(go.Bar(x=parts, y=[e.value for e in found], marker_color=[PALETTE[0]] * N_QUANTILES + [PALETTE[1]],
                                error_y={"array": [e.high - e.value for e in found], "arrayminus": [e.value - e.low for e in found]}))
-        fig.add_hline(y=self.lottery, line={"dash": "dash", "color": GREY}, annotation_text=f"{N_LISTED} random tokens", annotation_position="top left", annotation_font_color=GREY)
+        fig.add_shape(type="line", x0=N_QUANTILES - 0.45, x1=N_QUANTILES + 0.45, y0=self.lottery, y1=self.lottery, line={"dash": "dash", "color": "black"})
+        fig.add_annotation(x=N_QUANTILES, y=self.lottery, text=f"{N_LISTED} random tokens", yshift=10, showarrow=False)
         return fig.update_layout(title=f"{self.headline}: {self.listed.value:.0%} against {self.fifths[0].value:.0%}", xaxis_title="part of a latent's firings, by value",
                                  yaxis={"title": "share that is the top list's word, 95% interval", "range": [0, 1]})
 

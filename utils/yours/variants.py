@@ -14,12 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from utils.intervals import Estimate, mean_over
-from utils.plots import GREY, PALETTE, reference_line
+from utils.plots import GREY, PALETTE
 from utils.sae.contest import Run, Variant, contest, nearest_in_l0, random_start
 from utils.worlds.planted import planted, recovered
 
 MOST_FEATURES = 200
 _DRAWS = 20
+COLORS = {"TopK": PALETTE[0], "ReLU + L1": PALETTE[1]}
+"""The two that stand in every comparison look alike in every figure; others take what is left of the palette, in their order."""
 
 
 class WorldError(ValueError):
@@ -125,12 +127,12 @@ def recovery_figure(runs: dict[tuple[str, float], Run], n_features: int, true_l0
     for index, name in enumerate(dict.fromkeys(name for name, _ in runs)):
         mine = sorted((run for (other, _), run in runs.items() if other == name), key=lambda run: float(run.l0.mean()))
         found = [mean_over(run.recovered, 0, n_features) for run in mine]
-        color = PALETTE[index % len(PALETTE)]
+        color = COLORS.get(name, PALETTE[(index + 2) % len(PALETTE)])
         fig.add_scatter(x=[float(run.l0.mean()) for run in mine], y=[each.value for each in found], name=name, mode="lines+markers",
                         line={"color": color, "width": 2.5}, marker={"size": 8},
                         error_y={"array": [each.high - each.value for each in found], "arrayminus": [each.value - each.low for each in found]})
     fig.add_vline(x=true_l0, line={"dash": "dot", "color": GREY}, annotation_text="the world's own L0", annotation_position="top right")
-    reference_line(fig, random, "random directions")
+    fig.add_hline(y=random, line={"dash": "dash", "color": GREY}, annotation_text="random directions", annotation_position="top left")
     return fig.update_layout(xaxis={"title": "latents on per row (L0), on fresh rows", "rangemode": "tozero"}, height=480,
                              yaxis={"title": f"planted directions recovered, of {n_features}", "range": [-0.02 * n_features, 1.12 * n_features]})
 
