@@ -128,7 +128,9 @@ def generate_pushed(
 
     The text grows by one token at a time, the likeliest one. In every forward pass `step` is added
     to what leaves block `layer` (from 0), at every position of the text so far but the first.
-    Afterwards no hook is left on the model.
+    Afterwards no hook is left on the model. (`with intervene(model, {resid_post(layer): function},
+    may_do_nothing=True):` puts a function of (activation, hook) in place and takes it off again; a
+    step of zeros is allowed.)
 
     Args:
         model: the bridge. `model(tokens)` are its logits, [batch, pos, d_vocab].

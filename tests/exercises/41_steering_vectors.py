@@ -418,7 +418,7 @@ generate_pushed = Exercise(
     hints=(
         "Three parts: a function of (activation, hook) that returns what the model goes on with; something that registers it for as long as you need it; and a loop that grows the text by one token.",
         "Inside the function, print `activation.shape` once per call. It grows. Why, and which part of it is to be pushed each time?",
-        "Open `with intervene(model, {resid_post(layer): your_function}):` around the loop, not inside it. In the loop, `model(text)[:, -1]` holds the logits of the next token of every row.",
+        "Open `with intervene(model, {resid_post(layer): your_function}, may_do_nothing=True):` around the loop, not inside it. In the loop, `model(text)[:, -1]` holds the logits of the next token of every row.",
     ),
     verified="several prompts and one, pushes in different blocks and both ways, every position but the first in every pass, the new tokens alone, no hook left.",
     next="the next cell lets the real model write with it.",

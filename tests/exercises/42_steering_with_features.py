@@ -760,7 +760,7 @@ effect_at_cost = Exercise(
         "them. One of the two may be missing.",
     ),
     verified="settings in any order, beaten ones, equal costs, a cost between two settings, on one, below the cheapest and beyond the dearest.",
-    next="draw both curves. At which price do they cross?",
+    next="draw both curves. Does one lie above the other at every price?",
 )
 
 

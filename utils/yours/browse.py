@@ -21,7 +21,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from utils.data.corpus import Document
 from utils.intervals import Estimate, bootstrap
 from utils.models import load_model
-from utils.plots import GREY, PALETTE
+from utils.plots import PALETTE
 from utils.reading.browser import FeatureBrowser
 from utils.reading.collecting import collect_features
 from utils.reading.course_features import course_features, reading_corpus

@@ -100,7 +100,7 @@ class DoseResponse:
                             text=[f"{d.dose:g}" for d in mine], textposition="top right", marker={"size": 9, "color": color}, line={"color": color, "dash": "dot"})
             furthest[way] = max(d.effect.value for d in mine)
         reference_line(fig, 0, "no effect")
-        title = "At the best of its doses: " + ", ".join([f"{way} {value:+.2f}" for way, value in furthest.items()])
+        title = "Largest effect, whatever its price: " + ", ".join([f"{way} {value:+.2f}" for way, value in furthest.items()])
         fig.update_layout(title=title, width=860,
                           xaxis_title="price: perplexity of the text, in multiples of plain text's", yaxis_title=self.effect_name)
         return fig
