@@ -271,7 +271,7 @@ def diagnosis(experiment: int) -> str:
     """Why the headline number of a broken experiment is not what it seems.
 
     Args:
-        experiment: 1 to 8, as numbered in the lab below.
+        experiment: 1 to 8, as numbered in the lab above.
 
     Returns:
         One of these reasons. Each fits exactly one experiment.

@@ -1327,7 +1327,7 @@ diagnosis = Exercise(
     difficulty=3,
     importance=5,
     minutes=30,
-    learn="How to find the one broken line in an experiment that looks fine.",
+    learn="How to find what is wrong with an experiment that looks fine.",
     cases=_diagnosis_cases,
     hints=(
         "Each experiment has one fault, and each reason fits one experiment. Start with those you are sure of and cross them "

@@ -42,7 +42,8 @@ def test_the_figure_shows_every_control(found):
 
 @pytest.mark.parametrize("changes, words", [({}, "better than from the words"), ({"difference": (0.1, -0.1, 0.2)}, "perhaps from the words"),
                                             ({"probe": (0.55, 0.45, 0.65)}, "luck"), ({"shuffled": (0.5, 0.92)}, "luck"),
-                                            ({"probe": (0.2, 0.1, 0.3)}, "wrong way round")])
+                                            ({"probe": (0.2, 0.1, 0.3)}, "It comes out the wrong way round"),
+                                            ({"words": (0.1, 0.05, 0.2)}, "the words alone come out the wrong way round")])
 def test_the_verdict_follows_from_the_controls(changes, words):
     assert words in report(**changes).headline
 

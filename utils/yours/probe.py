@@ -55,6 +55,8 @@ class ProbeReport:
             return "It comes out the wrong way round"
         if self.probe.low <= 0.5 or self.probe.value <= self.shuffled.max():
             return "Nothing that can be told from luck"
+        if self.words.high < 0.5:
+            return "Readable; the words alone come out the wrong way round"
         if self.difference.low <= 0:
             return "Readable, and perhaps from the words alone"
         return "Readable, and better than from the words alone"
@@ -67,6 +69,8 @@ class ProbeReport:
             "balance or a shared answer that ties groups together.",
             "Nothing that can be told from luck": "There may be nothing, or too few groups to see it: the interval says how much "
             "could have been missed.",
+            "Readable; the words alone come out the wrong way round": "Do not count the difference: a balanced table turns the words round, "
+            "and a score far below one half is no weak rival. Compare the probe with one half and with the shuffled labels.",
             "Readable, and perhaps from the words alone": "Nothing shows that the model computed anything: find texts in which the "
             "words do not give the label away.",
             "Readable, and better than from the words alone": "It is there in a straight line; whether it is what your labels mean, "
