@@ -248,7 +248,7 @@ norm_matched_random = Exercise(
         "After the projection print `(row @ direction)` and `row.norm() / direction.norm()` for each row. The first should be 0, the second 1; which of your two steps disturbs the other?",
     ),
     verified="each row by itself has the length of the direction and a dot product of 0 with it.",
-    next="five such rows go beside every edit from here on.",
+    next="such rows go beside every edit from here on.",
 )
 
 
