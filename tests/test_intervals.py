@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from utils.intervals import bootstrap, mean_over, share
+from utils.intervals import FEW, bootstrap, mean_over, share, share_difference
 
 
 def test_bootstrap_draws_documents():
@@ -31,3 +31,16 @@ def test_a_mean_over_few_units_has_students_interval():
     assert mean_over(torch.tensor([19.0, 20.0, 20.0]), low=0, high=20).high == 20
     with pytest.raises(ValueError, match="at least 2"):
         mean_over(torch.tensor([1.0]))
+
+
+def test_a_bootstrap_over_few_units_warns():
+    with pytest.warns(UserWarning, match=FEW):
+        bootstrap(lambda s: s[0] / s[1], torch.arange(1.0, 5.0), torch.ones(4))
+
+
+def test_two_shares_differ_by_newcombes_interval():
+    found = share_difference(56, 70, 48, 80)  # the first example of the paper
+    assert found.value == pytest.approx(0.2) and found.interval == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    assert share_difference(0, 10, 0, 20).low < 0 < share_difference(0, 10, 0, 20).high
+    with pytest.raises(ValueError, match="no two shares"):
+        share_difference(1, 0, 1, 2)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+
+FEW = "drawing fewer than ten units anew gives too narrow an interval"
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,23 @@ def bootstrap(statistic: Callable[[Tensor], Tensor], *per_document: Float[Tensor
     Args:
         statistic: takes [m, ...] sums, one row for each of `per_document`.
 
-    Raises: ValueError with fewer than 2 documents that hold anything.
+    Warns with fewer than 10 documents. Raises: ValueError with fewer than 2 that hold anything.
     """
     rows = torch.stack(per_document, 1).double()
     rows = rows[(rows != 0).any(1)]
     if len(rows) < 2:
         raise ValueError("an interval over documents needs at least 2 of them.")
+    warn_of_few(len(rows))
     rng = torch.Generator().manual_seed(seed)
     drawn = [torch.bincount(torch.randint(len(rows), (len(rows),), generator=rng), minlength=len(rows)).double() @ rows for _ in range(n)]
     low, high = statistic(torch.stack(drawn, 1)).quantile(torch.tensor([0.025, 0.975], dtype=torch.double))
     return Estimate(float(statistic(rows.sum(0))), float(low), float(high))
+
+
+def warn_of_few(n_units: int) -> None:
+    """Warn of a percentile bootstrap over fewer than ten units."""
+    if n_units < 10:
+        warnings.warn(f"{FEW}: {n_units} of them. Use `mean_over`, whose interval is Student's.", stacklevel=3)
 
 
 def share(count: int, n: int) -> Estimate:
@@ -75,3 +86,19 @@ def mean_over(units: Float[Tensor, " n"], low: float = -math.inf, high: float = 
     units = units.double()
     mean, half = float(units.mean()), float(student.ppf(0.975, len(units) - 1) * units.std() / len(units) ** 0.5)
     return Estimate(mean, max(mean - half, low), min(mean + half, high))
+
+
+def share_difference(count: int, n: int, other_count: int, other_n: int) -> Estimate:
+    """One share minus another, from different units, with its 95% interval. For the same units, `mean_over` their differences.
+
+    Raises: ValueError for no trial, or a count outside 0 to its n.
+
+    Source: Newcombe 1998, "Interval estimation for the difference between independent proportions", method 10.
+    """
+    from scipy.stats import binomtest
+
+    if not (0 <= count <= n and 0 <= other_count <= other_n and n and other_n):
+        raise ValueError(f"{count} of {n} and {other_count} of {other_n} are no two shares.")
+    p, q = count / n, other_count / other_n
+    (low, high), (other_low, other_high) = (binomtest(k, m).proportion_ci(method="wilson") for k, m in ((count, n), (other_count, other_n)))
+    return Estimate(p - q, p - q - math.hypot(p - low, other_high - q), p - q + math.hypot(high - p, q - other_low))

@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from utils.intervals import Estimate
+from utils.intervals import Estimate, warn_of_few
 
 
 class ProbeError(ValueError):
@@ -136,7 +136,7 @@ def grouped_interval(
     Returns:
         (low, high). Resamples that hold one class only are left out.
 
-    Raises: ProbeError for fewer than two groups, a statistic that is NaN, or when more than a tenth of the
+    Warns with fewer than 10 groups. Raises: ProbeError for fewer than two, a statistic that is NaN, or when more than a tenth of the
     resamples hold one class only (too few groups for an interval).
 
     Source: Efron 1979, "Bootstrap methods: another look at the jackknife".
@@ -144,6 +144,7 @@ def grouped_interval(
     ids, which = torch.as_tensor(groups).cpu().unique(return_inverse=True)
     if len(ids) < 2:
         raise ProbeError(f"{len(ids)} group: an interval over groups needs at least two.")
+    warn_of_few(len(ids))
     members = [(which == i).nonzero().squeeze(1) for i in range(len(ids))]
     rng = np.random.default_rng(seed)
     values = []

@@ -13,6 +13,7 @@ from utils.course import chapters, imports, solved as solving
 from utils.course.building import build, student_notebook, worked_in
 from utils.course.chapters import edition, fill, read_chapter, stems
 from utils.course.ledger import Claim
+from utils.intervals import FEW
 from utils.course.solved import _claim, content_key, execute, refresh, stored_ledger
 
 ALL = stems()
@@ -73,7 +74,16 @@ def test_solved_notebook_is_current_or_runs(chapter, solved, request):
     assert [cell.source for cell in solved.cells] == [cell.source for cell in fresh.cells], "run `make build` and commit the result"
     claims = [_claim(row) for row in solved.metadata.probe_to_steer.ledger]
     assert claims, "a chapter without a claim has nothing to teach"
-    assert not [made.name for made in claims if not made.holds]
+    assert not [f"{made.name}: {made.verdict}" for made in claims if made.drifted or not made.held]
+
+
+def test_every_claim_could_have_failed(chapter):
+    """No interval without a width, and no rival inside the range that is accepted."""
+    for made in stored_ledger(chapter).values():
+        low, high = made.interval
+        assert low < high, f"{made.name}: an interval of width zero"
+        if made.relation in ("above", "below"):
+            assert not made.expect[0] <= made.rival[1] <= made.expect[1], f"{made.name}: {made.rival} lies in {made.expect}"
 
 
 def test_solved_notebook_shows_everything(chapter, solved):
@@ -82,6 +92,7 @@ def test_solved_notebook_shows_everything(chapter, solved):
     for cell in solved.cells:
         outputs = cell.get("outputs", [])
         assert not [output for output in outputs if output.output_type == "error"], cell.source
+        assert FEW not in json.dumps(outputs), f"a bootstrap over too few units:\n{cell.source}"
         for output in outputs:
             data = output.get("data", {})
             if "application/vnd.plotly.v1+json" in data:

@@ -212,13 +212,22 @@ def stub(exercise: Exercise) -> str:
 
 
 def fill(text: str, ledger: dict[str, Claim]) -> str:
-    """Put recorded numbers in place of {{name}}, {{name.value}}, {{name.baseline}} and {{name.control}}."""
+    """Put recorded numbers in place of {{name}}, {{name.value}}, {{name.baseline}}, {{name.control}}, {{name.rival}} and {{name.difference}}.
+
+    Raises: SourceError for a part that the claim does not have.
+    """
     def number(match: re.Match) -> str:
         name, _, part = match[1].partition(".")
         if name not in ledger:
             return f"(`{name}`: not measured yet)"
         made = ledger[name]
-        return {"": str(made), "value": show_number(made.value), "baseline": show_number(made.baseline[1]),
-                "control": show_number(made.control[1])}[part]
+        if part in ("", "value"):
+            return show_number(made.value) if part else str(made)
+        if getattr(made, part, None) is None:
+            raise SourceError(f"{{{{{match[1]}}}}}: the claim has no {part}")
+        if part == "difference":
+            low, high = map(show_number, made.difference)
+            return f"{show_number(made.value - made.rival[1])} [{low}, {high}]"
+        return show_number(getattr(made, part)[1])
 
     return re.sub(r"\{\{([\w.]+)\}\}", number, text)

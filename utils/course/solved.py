@@ -8,16 +8,16 @@ import re
 import time
 from base64 import b64decode
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell
+from nbformat.v4 import new_code_cell, new_output
 
 from utils.course.chapters import OPENINGS, SOURCES, Chapter, SourceError, edition, fill, opening_output, read_chapter, tags_of, with_id
 from utils.course.imports import utils_behind
-from utils.course.ledger import CLAIM_MIME, Claim
+from utils.course.ledger import CLAIM_MIME, Claim, table
 from utils.paths import ROOT, atomic_write
 
 
@@ -33,17 +33,36 @@ def discussion(stem: str, name: str) -> str:
     return fill("\n\n".join(found), stored_ledger(chapter)) or "Compare it with yours, line by line."
 
 
-def stored_ledger(chapter: Chapter) -> dict[str, Claim]:
-    """The claims recorded in the committed solved notebook; empty if it was never run."""
+def stored_ledger(chapter: Chapter, of: str = "ledger") -> dict[str, Claim]:
+    """The claims recorded in the committed solved notebook; empty if it was never run. `of`: "ledger", or "second", those at another seed."""
     path = chapter.path("solved")
     if not path.exists():
         return {}
-    rows = nbformat.read(path, as_version=4).metadata.get("probe_to_steer", {}).get("ledger", [])
+    rows = nbformat.read(path, as_version=4).metadata.get("probe_to_steer", {}).get(of, [])
     return {row["name"]: _claim(row) for row in rows}
 
 
 def _claim(row: dict) -> Claim:
     return Claim(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
+
+
+def _rows(ledger: dict[str, Claim]) -> list[dict]:
+    return [json.loads(json.dumps(asdict(made))) for made in ledger.values()]
+
+
+def store_second(chapter: Chapter, second: dict[str, Claim]) -> None:
+    """Put the claims of a run at another seed beside the stored ones, and into the table at the end of the solved notebook.
+
+    Raises: SourceError if the stored notebook was not run from these sources.
+    """
+    path = chapter.path("solved")
+    stored = nbformat.read(path, as_version=4)
+    if stored.metadata["probe_to_steer"].get("key") != content_key(chapter):
+        raise SourceError(f"solutions/{path.name} is older than its sources: run it first, then at another seed.")
+    stored.metadata["probe_to_steer"]["second"] = _rows(second)
+    cell = next(cell for cell in reversed(stored.cells) if cell.cell_type == "code" and cell.source.endswith("ledger()"))
+    cell.outputs = [new_output("display_data", table(list(stored_ledger(chapter).values()), second))]
+    atomic_write(path, nbformat.writes(stored) + "\n")
 
 
 def content_key(chapter: Chapter) -> str:
@@ -96,7 +115,7 @@ class Run:
 
     @property
     def broken(self) -> list[Claim]:
-        return [made for made in self.ledger.values() if not made.holds]
+        return [made for made in self.ledger.values() if made.drifted or not made.held]
 
 
 def execute(chapter: Chapter, *, static: bool = True, settings: dict[str, str] | None = None) -> Run:
@@ -135,7 +154,7 @@ def execute(chapter: Chapter, *, static: bool = True, settings: dict[str, str] |
     if (picture := opening_picture(notebook)) is not None:  # the first cells show this run's, not the one before
         first = next(cell for cell in notebook.cells if cell.id == with_id(chapter, "opening", 0, new_code_cell()).id)
         first.outputs = [opening_output(picture)]
-    notebook.metadata["probe_to_steer"] |= {"key": content_key(chapter), "ledger": [json.loads(json.dumps(made.__dict__)) for made in ledger.values()]}
+    notebook.metadata["probe_to_steer"] |= {"key": content_key(chapter), "ledger": _rows(ledger)}
     return Run(notebook, minutes, ledger, tuple(dict.fromkeys(missing)))
 
 
@@ -157,10 +176,11 @@ def _change_settings(chapter: Chapter, notebook: NotebookNode, settings: dict[st
             raise SourceError(f"{chapter.stem} has no setting called {name}")
 
 
-def run_all(chosen: Iterable[str], *, static: bool, settings: dict[str, str]) -> int:
+def run_all(chosen: Iterable[str], *, static: bool, settings: dict[str, str], second: bool = False) -> int:
     """Execute solved notebooks; print minutes and claims. Returns how many chapters failed.
 
-    A run with static figures and the chapter's own settings is stored: that is the notebook that we publish.
+    A run with static figures and the chapter's own settings is stored: that is the notebook that we publish. Of a `second`
+    run, at another seed, the claims are stored beside those.
     """
     from nbclient.exceptions import CellExecutionError
 
@@ -176,9 +196,11 @@ def run_all(chosen: Iterable[str], *, static: bool, settings: dict[str, str]) ->
             continue
         failed += bool(done.broken)
         rows.append(f"{stem:<28} {done.minutes:5.1f} min   {len(done.ledger) - len(done.broken)} of {len(done.ledger)} claims hold")
-        rows += [f"    {made.name}: {made} is outside {made.expect}" for made in done.broken]
+        rows += [f"    {made.name}: {made}; {made.relation_in_words}: {made.verdict}" for made in done.broken]
         rows += [f"    {name}: nothing was claimed under these settings" for name in done.unclaimed]
-        if static and not settings:
+        if second:
+            store_second(chapter, done.ledger)
+        elif static and not settings:
             if (picture := opening_picture(done.notebook)) is not None:
                 atomic_write(OPENINGS / f"{stem}.png", b64decode(picture))
             atomic_write(chapter.path("solved"), nbformat.writes(done.notebook) + "\n")
