@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from utils.intervals import FEW, bootstrap, mean_over, share, share_difference
+from utils.intervals import FEW, bootstrap, mean_count, mean_over, share, share_difference
 
 
 def test_bootstrap_draws_documents():
@@ -44,3 +44,12 @@ def test_two_shares_differ_by_newcombes_interval():
     assert share_difference(0, 10, 0, 20).low < 0 < share_difference(0, 10, 0, 20).high
     with pytest.raises(ValueError, match="no two shares"):
         share_difference(1, 0, 1, 2)
+
+
+def test_a_mean_count_has_a_width_where_all_units_agree():
+    found = mean_count(torch.full((8,), 20.0), 20)
+    assert found.value == found.high == 20 and found.low == pytest.approx(20 * share(160, 160).low)
+    apart = torch.tensor([0.0, 20.0, 0.0, 20.0])  # units that differ more than their trials do: Student's is the wider one
+    assert mean_count(apart, 20).interval == mean_over(apart, 0, 20).interval
+    with pytest.raises(ValueError, match="not of 3 trials"):
+        mean_count(torch.tensor([1.0, 4.0]), 3)

@@ -102,3 +102,17 @@ def share_difference(count: int, n: int, other_count: int, other_n: int) -> Esti
     p, q = count / n, other_count / other_n
     (low, high), (other_low, other_high) = (binomtest(k, m).proportion_ci(method="wilson") for k, m in ((count, n), (other_count, other_n)))
     return Estimate(p - q, p - q - math.hypot(p - low, other_high - q), p - q + math.hypot(high - p, q - other_low))
+
+
+def mean_count(counts: Float[Tensor, " n"], most: int) -> Estimate:
+    """A mean count over units that have `most` trials each: directions found in a world, rings hit on a globe.
+
+    Student's interval over the units, widened to the exact one of all trials together where that is wider: it has a width when all
+    units agree.
+
+    Raises: ValueError with fewer than 2 units, or a count outside 0 to `most`.
+    """
+    if not 0 <= float(counts.min()) <= float(counts.max()) <= most:
+        raise ValueError(f"counts from {float(counts.min()):g} to {float(counts.max()):g} are not of {most} trials.")
+    over_units, of_trials = mean_over(counts, 0, most), share(round(float(counts.sum())), most * len(counts))
+    return Estimate(over_units.value, min(over_units.low, most * of_trials.low), max(over_units.high, most * of_trials.high))
