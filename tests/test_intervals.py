@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from utils.intervals import FEW, bootstrap, mean_count, mean_over, share, share_difference
+from utils.intervals import FEW, Estimate, bootstrap, mean_count, mean_over, paired_share_difference, picked, share, share_difference
 
 
 def test_bootstrap_draws_documents():
@@ -53,3 +53,21 @@ def test_a_mean_count_has_a_width_where_all_units_agree():
     assert mean_count(apart, 20).interval == mean_over(apart, 0, 20).interval
     with pytest.raises(ValueError, match="not of 3 trials"):
         mean_count(torch.tensor([1.0, 4.0]), 3)
+
+
+def test_two_shares_of_the_same_units_differ_by_newcombes_paired_interval():
+    def of(a, b, c, d):
+        pairs = [(True, True)] * a + [(True, False)] * b + [(False, True)] * c + [(False, False)] * d
+        return paired_share_difference(*torch.tensor(pairs).unbind(1))
+
+    found = of(36, 12, 2, 0)  # the paper's Table II
+    assert found.value == pytest.approx(0.2) and found.interval == pytest.approx((0.0569, 0.3404), abs=1e-3)
+    assert of(41, 0, 0, 0).interval == pytest.approx((-0.0857, 0.0857), abs=1e-3)
+    with pytest.raises(ValueError, match="same units"):
+        paired_share_difference(torch.ones(2), torch.ones(3))
+
+
+def test_the_best_of_many_has_a_wider_interval():
+    found = Estimate(1.0, 0.5, 2.0)
+    assert picked(found, 1) == found
+    assert picked(found, 30).interval == pytest.approx((1 - 0.5 * 1.6, 1 + 1.6), abs=0.02)
