@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from utils.intervals import FEW, Estimate, bootstrap, mean_count, mean_over, paired_share_difference, picked, share, share_difference
+from utils.intervals import (
+    FEW, Estimate, at_the_edge, bootstrap, independent_difference, mean_count, mean_over, paired_share_difference, picked, share,
+    share_difference,
+)
 
 
 def test_bootstrap_draws_documents():
@@ -71,3 +74,17 @@ def test_the_best_of_many_has_a_wider_interval():
     found = Estimate(1.0, 0.5, 2.0)
     assert picked(found, 1) == found
     assert picked(found, 30).interval == pytest.approx((1 - 0.5 * 1.6, 1 + 1.6), abs=0.02)
+
+
+def test_at_0_and_at_1_an_estimate_has_a_width_and_elsewhere_it_is_left_alone():
+    assert at_the_edge(Estimate(1.0, 1.0, 1.0), 24).interval == share(24, 24).interval
+    assert at_the_edge(Estimate(0.0, 0.0, 0.2), 24).interval == (0.0, 0.2)
+    assert at_the_edge(Estimate(0.9, 0.8, 1.0), 24) == Estimate(0.9, 0.8, 1.0)
+
+
+def test_a_difference_of_two_unrelated_estimates_is_welchs_where_their_units_are_many():
+    rng = torch.Generator().manual_seed(0)
+    one, two = torch.randn(400, generator=rng) + 1, 3 * torch.randn(300, generator=rng)
+    found = independent_difference(mean_over(one), mean_over(two))
+    half = 1.97 * float((one.var() / 400 + two.var() / 300).sqrt())
+    assert found.low == pytest.approx(found.value - half, abs=0.01) and found.high == pytest.approx(found.value + half, abs=0.01)

@@ -150,3 +150,25 @@ def picked(found: Estimate, n: int) -> Estimate:
 
     stretch = NormalDist().inv_cdf(1 - 0.025 / n) / NormalDist().inv_cdf(0.975)
     return Estimate(found.value, found.value - stretch * (found.value - found.low), found.value + stretch * (found.high - found.value))
+
+
+def at_the_edge(found: Estimate, n: int) -> Estimate:
+    """The estimate of a share or an AUROC over `n` units: at 0 and at 1, where units drawn anew show no width, with the exact interval.
+
+    It is that of `n` trials that agree: n units of which none shows any of it, or, for an AUROC of 1, n pairs of unrelated rows that are
+    all in order.
+    """
+    if found.value not in (0, 1):
+        return found
+    exact = share(round(found.value) * n, n)
+    return Estimate(found.value, min(found.low, exact.low), max(found.high, exact.high))
+
+
+def independent_difference(first: Estimate, other: Estimate) -> Estimate:
+    """One estimate minus another, from units that have nothing to do with each other, with its 95% interval.
+
+    Source: Zou and Donner 2008, "Construction of confidence limits about effect measures: a general approach".
+    """
+    value = first.value - other.value
+    return Estimate(value, value - math.hypot(first.value - first.low, other.high - other.value),
+                    value + math.hypot(first.high - first.value, other.value - other.low))
