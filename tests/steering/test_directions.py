@@ -7,7 +7,7 @@ import torch
 
 from utils.hooks import InterventionError, attn_out, is_edited, mlp_out, resid_post, resid_pre, run_with_cache
 from utils.probes import ProbeError, auroc
-from utils.steering.directions import erase, luck_of_random_readers, without_part
+from utils.steering.directions import erase, lead_over_luck, luck_of_random_readers, without_part
 
 
 def test_what_is_left_is_orthogonal_and_the_rest_is_kept(direction):
@@ -46,3 +46,15 @@ def test_luck_is_between_chance_and_the_best_and_depends_on_the_seed_alone():
     assert luck == luck_of_random_readers(noise, labels, seed=3) != luck_of_random_readers(noise, labels, seed=4)
     with pytest.raises(ProbeError):
         luck_of_random_readers(noise, labels * 0)
+
+
+def test_the_lead_is_the_auroc_minus_the_luck_on_the_same_rows():
+    labels, pairs = torch.arange(60) % 2, torch.arange(60) // 2
+    noise, along = torch.randn(60, 16, generator=torch.Generator().manual_seed(2)), torch.eye(16)[0]
+    seen = noise + 3 * labels[:, None] * along
+    found = lead_over_luck(seen, along, labels, pairs, seed=3)
+    assert found.value == pytest.approx(auroc(seen @ along, labels) - luck_of_random_readers(seen, labels, seed=3), abs=1e-6)
+    assert 0 < found.low < found.value < found.high
+    assert lead_over_luck(noise, along, labels, pairs, seed=3).low < 0
+    with pytest.raises(ProbeError):
+        lead_over_luck(noise, along, labels * 0, pairs)
