@@ -53,7 +53,7 @@ class ToyReport:
         if self.d_hidden >= self.n_features:
             return "Room for all: nothing has to be shared"
         if self.worth.low > self.worth_linear.high:
-            return "Superposition: more features than dimensions survive"
+            return "Superposition: more is held than there are dimensions"
         return "No superposition: it holds what a linear model holds"
 
     @property
@@ -80,7 +80,7 @@ class ToyReport:
         fig.update_xaxes(title="toys", row=1, col=1)
         fig.update_xaxes(title="dimensions that a written feature has for itself", range=[0, 1.05], row=1, col=2)
         fig.update_yaxes(title="features, all seeds", row=1, col=2)
-        return fig.update_layout(title=f"{self.headline}: {self.worth.value:.1f} of {self.n_features} in {self.d_hidden} dimensions",
+        return fig.update_layout(title=f"{self.headline}: {self.worth.value:.1f} features' worth of {self.n_features}, in {self.d_hidden}",
                                  width=900, height=430, margin={"t": 90})
 
 
