@@ -2,21 +2,23 @@
 
 import re
 
-from utils.data.topics import ELSEWHERE, OPENINGS, TOPIC_TEXTS, TOPIC_WORDS
+from utils.data.topics import ELSEWHERE, MORE_TOPIC_TEXTS, MORE_TOPIC_WORDS, OPENINGS, TOPIC_TEXTS, TOPIC_WORDS
+
+TEXTS, WORDS = TOPIC_TEXTS | MORE_TOPIC_TEXTS, TOPIC_WORDS | MORE_TOPIC_WORDS
 
 
 def _share(texts, topic):
-    return sum(re.search(TOPIC_WORDS[topic], text, re.IGNORECASE) is not None for text in texts) / len(texts)
+    return sum(re.search(WORDS[topic], text, re.IGNORECASE) is not None for text in texts) / len(texts)
 
 
 def test_words_find_their_topic_and_no_other():
-    assert set(TOPIC_WORDS) == set(TOPIC_TEXTS) - {"neutral"}
-    for topic in TOPIC_WORDS:
-        assert _share(TOPIC_TEXTS[topic], topic) > 0.9
-        assert _share(TOPIC_TEXTS["neutral"], topic) == 0 and _share(OPENINGS, topic) == 0
+    assert set(WORDS) == set(TEXTS) - {"neutral"}
+    for topic in WORDS:
+        assert _share(TEXTS[topic], topic) > 0.9
+        assert _share(TEXTS["neutral"], topic) == 0 and _share(OPENINGS, topic) == 0
     assert _share(["a shipment", "a seat"], "sea") == 0 and _share(["SAILED", "by the sea"], "sea") == 1
 
 
 def test_no_text_stands_twice():
-    texts = [text for texts in TOPIC_TEXTS.values() for text in texts] + [*ELSEWHERE, *OPENINGS]
-    assert len(texts) == len(set(texts)) and all(len(topic) == 24 for topic in TOPIC_TEXTS.values())
+    texts = [text for texts in TEXTS.values() for text in texts] + [*ELSEWHERE, *OPENINGS]
+    assert len(texts) == len(set(texts)) and all(len(topic) == 24 for topic in TEXTS.values())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from utils.hooks import resid_post
-from utils.steering.contest import Trial, gap_at_price, judge
+from utils.steering.contest import Trial, gaps_at_price, judge
 from utils.steering.reach import SteeringError
 from utils.steering.steering import steer
 
@@ -38,14 +38,13 @@ def test_effects_and_prices():
     assert trial.front(plain, torch.tensor([1.25, 2.25]).double(), _line).tolist() == pytest.approx([0.375, 0.75])
 
 
-def test_gap_at_price_pairs_the_openings():
+def test_gaps_at_price_are_one_per_topic():
     plain = _trial([[0, 0, 0, 0]], [1.0])
     one, other = _trial([[1, 1, 1, 0]], [1.0 + math.log(2)]), _trial([[1, 0, 1, 0]], [1.0 + math.log(2)])
-    draws = torch.randint(4, (300, 4), generator=torch.Generator().manual_seed(0))
-    gap = gap_at_price([one], [other], [plain], 2.0, draws, _line)
-    assert gap.value == pytest.approx(0.25) and gap.low == 0.0 and 0.5 <= gap.high <= 1
-    half = gap_at_price([one, one], [other, other], [plain, plain], 1.5, draws, _line)
-    assert half.value == pytest.approx(0.125)
+    assert gaps_at_price([one, other], [other, one], [plain, plain], 2.0, _line).tolist() == pytest.approx([0.25, -0.25])
+    assert gaps_at_price([one], [other], [plain], 1.5, _line).tolist() == pytest.approx([0.125])
+    with pytest.raises(ValueError):
+        gaps_at_price([one], [other, other], [plain], 1.5, _line)
 
 
 def test_the_judge_reads_texts_and_not_openings(model):

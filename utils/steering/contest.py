@@ -16,7 +16,6 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from utils.hooks import is_edited
-from utils.intervals import Estimate
 from utils.steering.generating import token_log_probs
 from utils.steering.reach import SteeringError
 from utils.steering.scoring import distinct_n
@@ -30,7 +29,7 @@ class Trial:
     """One method on one topic: all its settings on the same openings.
 
     Attributes:
-        hits: 1 where a text says something of the topic, else 0.
+        hits: 1 where a text says something of the topic, else 0; or what another judge gave the text.
         nats: how surprised the unsteered model is by a text, summed over its tokens.
         tokens: how many tokens it has.
         variety: its share of different word pairs; NaN for a text of a single word.
@@ -84,29 +83,20 @@ def judge(model: TransformerBridge, openings: Sequence[str], settings: Sequence[
     return Trial(*(torch.as_tensor(values, dtype=torch.double).view(len(settings), len(openings)) for values in columns))
 
 
-def gap_at_price(
-    one: Sequence[Trial], other: Sequence[Trial], plain: Sequence[Trial], at: float, draws: Int[Tensor, "n_draws n"],
-    read_off: ReadOff, least_variety: float = 0.0,
-) -> Estimate:
-    """How many more hits one method has than another where both cost the same, as a mean over topics.
+def gaps_at_price(
+    one: Sequence[Trial], other: Sequence[Trial], plain: Sequence[Trial], at: float, read_off: ReadOff, least_variety: float = 0.0,
+) -> Float[Tensor, " topics"]:
+    """How much more one method achieves than another where both cost the same: a number per topic, for an interval over topics.
 
     Args:
-        one, other, plain: a trial per topic, all on the same n openings.
+        one, other, plain: a trial per topic, in the same order.
         at: the price.
-        draws: each row is one resample of the openings, for the 95% interval. It knows nothing of the choice of topics.
         read_off: finds the effect at a price between those of the settings.
     """
     wanted = torch.tensor([at], dtype=torch.double)
-
-    def gap(rows: Int[Tensor, " n"]) -> float:
-        gaps = []
-        for a, b, c in zip(one, other, plain, strict=True):
-            drawn = c.on(rows)
-            gaps.append(a.on(rows).front(drawn, wanted, read_off, least_variety) - b.on(rows).front(drawn, wanted, read_off, least_variety))
-        return float(torch.stack(gaps).mean())
-
-    low, high = torch.tensor([gap(rows) for rows in draws], dtype=torch.double).quantile(torch.tensor([0.025, 0.975], dtype=torch.double)).tolist()
-    return Estimate(gap(torch.arange(draws.shape[1])), low, high)
+    gaps = [a.front(c, wanted, read_off, least_variety) - b.front(c, wanted, read_off, least_variety)
+            for a, b, c in zip(one, other, plain, strict=True)]
+    return torch.cat(gaps)
 
 
 def _nats_per_token(trial: Trial) -> Float[Tensor, " settings"]:
