@@ -6,7 +6,9 @@ pairs. The variants are those that you wrote, each a `utils.sae.contest.Variant`
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import cycle
 
 import plotly.graph_objects as go
 import torch
@@ -21,7 +23,7 @@ from utils.worlds.planted import planted, recovered
 MOST_FEATURES = 200
 _DRAWS = 20
 COLORS = {"TopK": PALETTE[0], "ReLU + L1": PALETTE[1]}
-"""The two that stand in every comparison look alike in every figure; others take what is left of the palette, in their order."""
+"""The two that stand in every comparison look alike in every figure."""
 
 
 class WorldError(ValueError):
@@ -121,13 +123,18 @@ def recover_planted(variants: dict[str, Variant], *, n_features: int, d_hidden: 
     return RecoveryReport(runs, n_features, world.l0, random)
 
 
+def variant_colors(names: Iterable[str]) -> dict[str, str]:
+    """A colour for each variant; those outside COLORS take what is left of the palette, in their order."""
+    rest = cycle(color for color in PALETTE if color not in COLORS.values())
+    return {name: COLORS.get(name) or next(rest) for name in dict.fromkeys(names)}
+
+
 def recovery_figure(runs: dict[tuple[str, float], Run], n_features: int, true_l0: float, random: float) -> go.Figure:
     """Directions recovered against latents per row: one line per variant, with intervals over worlds."""
     fig = go.Figure()
-    for index, name in enumerate(dict.fromkeys(name for name, _ in runs)):
+    for name, color in variant_colors(name for name, _ in runs).items():
         mine = sorted((run for (other, _), run in runs.items() if other == name), key=lambda run: float(run.l0.mean()))
         found = [mean_over(run.recovered, 0, n_features) for run in mine]
-        color = COLORS.get(name, PALETTE[(index + 2) % len(PALETTE)])
         fig.add_scatter(x=[float(run.l0.mean()) for run in mine], y=[each.value for each in found], name=name, mode="lines+markers",
                         line={"color": color, "width": 2.5}, marker={"size": 8},
                         error_y={"array": [each.high - each.value for each in found], "arrayminus": [each.value - each.low for each in found]})
