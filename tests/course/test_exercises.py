@@ -17,6 +17,8 @@ from utils.course.comparing import difference
 from utils.course.exercises import Case, Exercise, UnknownExercise, exercise_names, find_exercise, load_chapter
 from utils.course.judging import judge
 from utils.course.running import OutOfTime, deadline
+from utils.course.surroundings import Surroundings
+from utils.models import tiny_model
 from utils.paths import ROOT
 
 NAMES = list(exercise_names())
@@ -335,6 +337,18 @@ def test_what_an_answer_leaves_behind_is_said_and_put_back(careless, words):
         assert words in str(judge(TOY, answer).lines)
     assert torch.get_default_device() == device and not torch.are_deterministic_algorithms_enabled()
     assert (np.random.get_state()[1].tolist(), random.getstate()) == state
+
+
+@pytest.mark.parametrize("how", ["in place", "another tensor"])
+def test_the_tiny_model_gets_its_weights_back(how):
+    model = tiny_model()
+    whole, around = [p.detach().clone() for p in model.parameters()], Surroundings([model])
+    first = next(model.parameters())
+    first.data = first.data + 1 if how == "another tensor" else first.data.add_(1)
+    with torch.no_grad():
+        first.mul_(2)
+    assert around.restore() == (0, ["the model's weights"])
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), whole))
 
 
 def test_an_answer_cannot_switch_gradients_off_for_the_kernel():

@@ -714,6 +714,16 @@ def _(scores, labels):
 
 
 @auroc.mistake(
+    "nearly-equal-counts-as-a-tie",
+    "Your version calls two scores a tie when they are only close, as `isclose` or rounding does. However little one is ahead, it wins.",
+)
+def _(scores, labels):
+    gap = _pairs(scores, labels)
+    close = torch.isclose(scores[labels == 1][:, None], scores[labels == 0][None, :], rtol=1e-3, atol=1e-5)
+    return ((gap > 0) & ~close).double().add(0.5 * close.double()).mean().item()
+
+
+@auroc.mistake(
     "classes-swapped",
     "You counted how often class 0 scores higher than class 1. Everything is there, seen from the other side.",
 )

@@ -32,6 +32,15 @@ class Surroundings:
         # A version counts every change in place, a pointer tells a replaced tensor: no weight has to be read.
         return [(p._version, p.data_ptr()) for p in self._parameters()]
 
+    def _weights_back(self) -> None:
+        """Give the tiny models of the cases their weights again, which follow from their seed."""
+        from utils.models import tiny_model
+
+        for model in self.args:
+            if (seed := getattr(model, "tiny_seed", None)) is not None:
+                for damaged, whole in zip(model.parameters(), tiny_model(seed).parameters()):
+                    damaged.data = whole.data
+
     def restore(self) -> tuple[int, list[str]]:
         """Put back what can be put back. Returns how many hooks were left behind, and what else had changed, in words."""
         changes = []
@@ -67,6 +76,7 @@ class Surroundings:
                 p.requires_grad_(trainable)
             changes.append("requires_grad of the model's weights")
         if self._weights() != self.weights:
+            self._weights_back()
             changes.append("the model's weights")
         now = _hooks_on(self.args)
         known = {(id(hooks), key) for hooks, key in self.hooks}
