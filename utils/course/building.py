@@ -13,6 +13,7 @@ from nbformat.v4 import new_output
 
 from utils.course.chapters import Chapter, edition, read_chapter, tags_of
 from utils.course.solved import refresh, stored_ledger
+from utils.course.survey import build_survey
 from utils.paths import atomic_write
 
 
@@ -49,6 +50,7 @@ def worked_in(path: Path) -> bool:
 def build(chosen: Iterable[str]) -> int:
     """Write the student notebooks, except those with someone's work in them, and new prose into the solved ones. Returns how many were kept."""
     kept = 0
+    build_survey()
     for stem in chosen:
         chapter = read_chapter(stem)
         refresh(chapter)
