@@ -86,6 +86,13 @@ def test_every_claim_could_have_failed(chapter):
             assert not made.expect[0] <= made.rival[1] <= made.expect[1], f"{made.name}: {made.rival} lies in {made.expect}"
 
 
+def test_what_is_claimed_holds_at_the_other_seed_too(chapter):
+    """Where the other seed was run: the same claims, and every relation."""
+    second = stored_ledger(chapter, "second")
+    assert not second or second.keys() == stored_ledger(chapter).keys()
+    assert not [f"{made.name}: {made.relation_in_words}" for made in second.values() if not made.held]
+
+
 def test_solved_notebook_shows_everything(chapter, solved):
     """Outputs without errors, a static image beside every figure, no more than 5 MB."""
     assert chapter.path("solved").stat().st_size < 5 * MEGABYTE
