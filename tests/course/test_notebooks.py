@@ -11,7 +11,7 @@ from nbclient.exceptions import CellExecutionError
 
 from utils.course import chapters, imports, solved as solving
 from utils.course.building import build, student_notebook, worked_in
-from utils.course.chapters import edition, fill, read_chapter, stems
+from utils.course.chapters import SourceError, edition, fill, read_chapter, stems
 from utils.course.ledger import Claim
 from utils.intervals import FEW
 from utils.course.solved import _claim, content_key, execute, refresh, stored_ledger
@@ -209,6 +209,9 @@ def test_new_prose_is_put_in_without_a_run_and_new_code_is_not(changed, monkeypa
 
 
 def test_fill_puts_recorded_numbers_into_the_prose():
-    made = Claim("auroc", "text", 0.9662, (0.949, 0.987), ("layer 0", 0.5), ("shuffled", 0.493), (0.9, 1.0))
-    assert fill("{{auroc}}, {{auroc.value}}, {{auroc.baseline}}, {{auroc.control}}", {"auroc": made}) == "0.966 [0.949, 0.987], 0.966, 0.500, 0.493"
+    made = Claim("auroc", "text", 0.9662, (0.949, 0.987), "above", ("bag of words", 0.6), (0.31, 0.42), 0.0, ("layer 0", 0.5), None, (0.9, 1.0))
+    assert fill("{{auroc}}, {{auroc.value}}, {{auroc.baseline}}, {{auroc.rival}}", {"auroc": made}) == "0.966 [0.949, 0.987], 0.966, 0.500, 0.600"
+    assert fill("{{auroc.difference}}", {"auroc": made}) == "0.366 [0.310, 0.420]"
+    with pytest.raises(SourceError, match="no control"):
+        fill("{{auroc.control}}", {"auroc": made})
     assert "not measured yet" in fill("{{other}}", {})

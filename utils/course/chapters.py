@@ -151,7 +151,8 @@ def _folded(cell: NotebookNode, tags: list[str]) -> NotebookNode:
     if title is None:
         raise SourceError(f"a {tag} cell begins with a comment line, its title; this one begins with {first!r}")
     names = re.findall(r'claim\(\s*"(\w+)"', body)
-    cell.source = f"# @title {title.format(claims=', '.join(names) or 'claims')}\n{body}"
+    claims = ", ".join(names) if len(names) <= 4 else f"{names[0]} and {len(names) - 1} more"
+    cell.source = f"# @title {title.format(claims=claims or 'claims')}\n{body}"
     # JupyterLab, Notebook 7 and VS Code read the first, Colab the second.
     cell.metadata = {"jupyter": {"source_hidden": True}, "cellView": "form", "tags": [name for name in tags if name in TAGS]}
     return cell

@@ -148,7 +148,7 @@ def read_folder(folder: str | Path) -> list[Document]:
     return texts
 
 
-def example_folder(n: int = 24, characters: int = 3_000) -> Path:
+def example_folder(n: int = 50, characters: int = 1_500) -> Path:
     """A folder of the openings of the last n addresses to Congress, to try things on; written into the cache folder."""
     folder = cache_dir() / "examples" / f"speeches-{n}-{characters}"
     for document in documents("speeches")[-n:]:
