@@ -33,7 +33,9 @@ def page() -> str:
 
 
 def build_survey() -> None:
-    """Write the page if the table says something else."""
+    """Write the page if the table says something else; a course without the table, such as a new one, has no page."""
+    if not TABLE.exists():
+        return
     if not PAGE.exists() or PAGE.read_text("utf-8") != page():
         atomic_write(PAGE, page())
         print("[built] docs/survey.md")
