@@ -19,8 +19,8 @@ def reviews(words=("good", "bad")):
                     [thing for thing in THINGS for _ in words])
 
 
-def report(probe=(0.9, 0.8, 0.95), difference=(0.2, 0.1, 0.3), shuffled=(0.4, 0.6)):
-    return ProbeReport([Estimate(0.5, 0.4, 0.6), Estimate(*probe)], [1] * 5, Estimate(*probe), Estimate(0.7, 0.6, 0.8), Estimate(*difference), np.array(shuffled))
+def report(probe=(0.9, 0.8, 0.95), difference=(0.2, 0.1, 0.3), words=(0.7, 0.6, 0.8), shuffled=(0.4, 0.6)):
+    return ProbeReport([Estimate(0.5, 0.4, 0.6), Estimate(*probe)], [1] * 5, Estimate(*probe), Estimate(*words), Estimate(*difference), np.array(shuffled))
 
 
 @pytest.fixture(scope="module")
