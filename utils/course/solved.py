@@ -203,9 +203,9 @@ def run_all(chosen: Iterable[str], *, static: bool, settings: dict[str, str], se
         elif static and not settings:
             if (picture := opening_picture(done.notebook)) is not None:
                 atomic_write(OPENINGS / f"{stem}.png", b64decode(picture))
-            second = stored_ledger(chapter, "second")
+            at_other_seed = stored_ledger(chapter, "second")
             atomic_write(chapter.path("solved"), nbformat.writes(done.notebook) + "\n")
-            if second:
-                store_second(chapter, second)
+            if at_other_seed:
+                store_second(chapter, at_other_seed)
     print("\n".join(rows))
     return failed
