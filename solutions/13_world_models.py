@@ -29,10 +29,10 @@ def polarity_directions(
 
     Example:
         >>> labels, negated = torch.tensor([1, 0, 1, 0]), torch.tensor([False, False, True, True])
-        >>> acts = torch.tensor([[5.0, 2.0], [1.0, 2.0], [7.0, 0.0], [7.0, 0.0]])
+        >>> acts = torch.tensor([[5.0, 2.0], [1.0, 0.0], [7.0, 0.0], [7.0, 4.0]])
         >>> t_G, t_P = polarity_directions(acts, labels, negated)
         >>> t_G.round(decimals=3).tolist(), t_P.round(decimals=3).tolist()
-        ([1.0, 0.0], [1.0, 0.0])
+        ([1.0, -0.5], [1.0, 1.5])
     """
     truth = 2 * labels.to(acts.dtype) - 1
     polarity = 1 - 2 * negated.to(acts.dtype)

@@ -6,15 +6,16 @@ import pytest
 import torch
 
 from utils.intervals import (
-    FEW, Estimate, at_the_edge, bootstrap, independent_difference, mean_count, mean_over, paired_share_difference, picked, share,
+    Estimate, at_the_edge, bootstrap, independent_difference, jackknife, mean_count, mean_over, paired_share_difference, picked, share,
     share_difference,
 )
 
 
 def test_bootstrap_draws_documents():
-    errors, totals = torch.tensor([1.0, 2.0, 0.0, 4.0]), torch.tensor([10.0, 10.0, 0.0, 10.0])
+    errors, totals = torch.tensor([1.0, 2.0, 0.0, 4.0]).repeat(4), torch.tensor([10.0, 10.0, 0.0, 10.0]).repeat(4)
     found = bootstrap(lambda s: s[0] / s[1], errors, totals)
     assert found.value == pytest.approx(7 / 30) and 0.1 <= found.low < found.value < found.high <= 0.4
+    assert found == bootstrap(lambda s: s[0] / s[1], errors, totals)
     with pytest.raises(ValueError, match="at least 2"):
         bootstrap(lambda s: s[0], torch.tensor([1.0, 0.0]))
 
@@ -36,9 +37,14 @@ def test_a_mean_over_few_units_has_students_interval():
         mean_over(torch.tensor([1.0]))
 
 
-def test_a_bootstrap_over_few_units_warns():
-    with pytest.warns(UserWarning, match=FEW):
-        bootstrap(lambda s: s[0] / s[1], torch.arange(1.0, 5.0), torch.ones(4))
+def test_few_units_have_students_interval_whatever_the_statistic():
+    units = torch.tensor([1.0, 2.0, 4.0])
+    assert jackknife(7 / 3, torch.tensor([3.0, 2.5, 1.5])).interval == pytest.approx(mean_over(units).interval)
+    found = bootstrap(lambda s: s[0] / s[1], units, torch.ones(3))
+    assert found.value == pytest.approx(7 / 3) and found.interval == pytest.approx(mean_over(units).interval)
+    wider = bootstrap(lambda s: s[0] / s[1], units.repeat(3), torch.ones(9))
+    drawn = bootstrap(lambda s: s[0] / s[1], units.repeat(4), torch.ones(12))
+    assert wider.high - wider.low > drawn.high - drawn.low
 
 
 def test_two_shares_differ_by_newcombes_interval():

@@ -72,16 +72,9 @@ def test_no_circle_between_files():
     assert not left, f"{size()} These stand in a circle, or above one: {[short(path) for path in left]}"
 
 
-def lines_to_read(path):
-    """The lines of a file; in `utils/data` without its lists of texts, in which one looks something up."""
-    source = path.read_text("utf-8")
-    texts = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    return source.count("\n") - (sum(node.end_lineno - node.lineno for node in texts) if path.parent.name == "data" else 0)
-
-
 def test_no_file_is_too_long_to_be_read_at_once():
     tests = [path for path in (ROOT / "tests").rglob("*.py") if "exercises" not in path.parts]
-    long = {short(path): count for path in [*FILES, *tests] if (count := lines_to_read(path)) > MOST_LINES}
+    long = {short(path): count for path in [*FILES, *tests] if (count := path.read_text("utf-8").count("\n")) > MOST_LINES}
     assert not long, f"More than {MOST_LINES} lines: {long}"
 
 

@@ -7,6 +7,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
+from utils.intervals import mean_over
 from utils.probes import (
     OneClassError, ProbeError, auroc, auroc_with_interval, group_orders, grouped_estimate, grouped_folds, grouped_interval, logistic,
     mass_mean,
@@ -104,6 +105,8 @@ def test_intervals_and_folds_refuse_groups_that_cannot_be_split():
     labels = torch.tensor([0, 0, 0, 1])
     with pytest.raises(ProbeError, match="one class only"):
         grouped_interval(lambda rows: auroc(torch.arange(4.0)[rows], labels[rows]), torch.arange(4), 200)
+    with pytest.raises(ProbeError, match="one class only"):
+        grouped_interval(lambda rows: auroc(torch.arange(12.0)[rows], torch.eye(12)[0][rows].long()), torch.arange(12), 200)
     with pytest.raises(ProbeError, match="NaN"):
         grouped_interval(lambda rows: float("nan"), torch.arange(4), 10)
     with pytest.raises(ProbeError, match="3 rows cannot make 4 folds"):
@@ -141,8 +144,14 @@ def test_group_orders_refuse_what_they_cannot_exchange():
 
 
 def test_an_estimate_is_the_value_of_all_rows_inside_its_own_interval():
-    values, groups = torch.tensor([0.0, 1.0, 1.0, 3.0, 2.0, 2.0]), torch.tensor([0, 0, 1, 1, 2, 2])
+    values, groups = torch.tensor([0.0, 1.0, 1.0, 3.0, 2.0, 2.0]).repeat(4), torch.arange(12).repeat_interleave(2)
     found = grouped_estimate(lambda rows: values[rows].mean(), groups, n_boot=200)
     assert found.value == 1.5 and found.interval == grouped_interval(lambda rows: values[rows].mean(), groups, 200)
-    never = grouped_estimate(lambda rows: float(rows.tolist() == list(range(6))), groups, n_boot=20, seed=1)
+    never = grouped_estimate(lambda rows: float(rows.tolist() == list(range(24))), groups, n_boot=20, seed=1)
     assert never.value == never.high == 1.0, "the interval holds a value that the resamples miss"
+
+
+def test_few_groups_have_the_interval_of_leaving_each_out():
+    values, groups = torch.tensor([0.0, 1.0, 1.0, 3.0, 2.0, 2.0]), torch.tensor([0, 0, 1, 1, 2, 2])
+    found = grouped_estimate(lambda rows: values[rows].mean(), groups)
+    assert found.interval == pytest.approx(mean_over(torch.tensor([0.5, 2.0, 2.0])).interval)

@@ -1,9 +1,8 @@
-"""A number with its 95% interval: exact for a share, Student's for a mean over few units, the bootstrap over whole documents."""
+"""A number with its 95% interval: exact for a share, the bootstrap over whole documents, Student's where there are few of them."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-FEW = "drawing fewer than ten units anew gives too narrow an interval"
+ENOUGH = 10
+"""Units from which on they are drawn anew; with fewer, resamples hardly differ and the interval would be too narrow."""
 
 
 @dataclass(frozen=True)
@@ -34,26 +34,39 @@ class Estimate:
 def bootstrap(statistic: Callable[[Tensor], Tensor], *per_document: Float[Tensor, " documents"], n: int = 1000, seed: int = 0) -> Estimate:
     """A statistic of sums over documents, with the 95% interval from drawing the documents anew with replacement.
 
+    With fewer than `ENOUGH` documents the interval is `jackknife`'s.
+
     Args:
         statistic: takes [m, ...] sums, one row for each of `per_document`.
 
-    Warns with fewer than 10 documents. Raises: ValueError with fewer than 2 that hold anything.
+    Raises: ValueError with fewer than 2 documents that hold anything.
     """
     rows = torch.stack(per_document, 1).double()
     rows = rows[(rows != 0).any(1)]
     if len(rows) < 2:
         raise ValueError("an interval over documents needs at least 2 of them.")
-    warn_of_few(len(rows))
+    value = float(statistic(rows.sum(0)))
+    if len(rows) < ENOUGH:
+        return jackknife(value, statistic((rows.sum(0) - rows).T))
     rng = torch.Generator().manual_seed(seed)
     drawn = [torch.bincount(torch.randint(len(rows), (len(rows),), generator=rng), minlength=len(rows)).double() @ rows for _ in range(n)]
     low, high = statistic(torch.stack(drawn, 1)).quantile(torch.tensor([0.025, 0.975], dtype=torch.double))
-    return Estimate(float(statistic(rows.sum(0))), float(low), float(high))
+    return Estimate(value, float(low), float(high))
 
 
-def warn_of_few(n_units: int) -> None:
-    """Warn of a percentile bootstrap over fewer than ten units."""
-    if n_units < 10:
-        warnings.warn(f"{FEW}: {n_units} of them. Use `mean_over`, whose interval is Student's.", stacklevel=3)
+def jackknife(value: float, left_out: Float[Tensor, " n"]) -> Estimate:
+    """A statistic of `n` units with Student's interval. For a mean it is `mean_over`'s.
+
+    Args:
+        left_out: the same statistic with each unit left out in turn.
+
+    Source: Tukey 1958, "Bias and confidence in not quite large samples".
+    """
+    from scipy.stats import t as student  # a second to load, which a chapter's first figure need not wait for
+
+    n = len(left_out)
+    half = float(student.ppf(0.975, n - 1) * (n - 1) * left_out.double().std() / n**0.5)
+    return Estimate(value, value - half, value + half)
 
 
 def share(count: int, n: int) -> Estimate:
@@ -65,7 +78,7 @@ def share(count: int, n: int) -> Estimate:
     """
     if not 0 <= count <= n or n < 1:
         raise ValueError(f"{count} of {n} is no share.")
-    from scipy.stats import binomtest  # a second to load, which a chapter's first figure need not wait for
+    from scipy.stats import binomtest
 
     found = binomtest(count, n).proportion_ci()
     return Estimate(count / n, float(found.low), float(found.high))

@@ -17,7 +17,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from utils.intervals import Estimate, warn_of_few
+from utils.intervals import ENOUGH, Estimate, jackknife
 
 
 class ProbeError(ValueError):
@@ -118,12 +118,12 @@ def grouped_interval(
     groups: Int[Tensor, " n"],
     n_boot: int = 1000,
     seed: int = 0,
-    coverage: float = 0.95,
 ) -> tuple[float, float]:
-    """A percentile bootstrap interval of any statistic, redrawing whole groups.
+    """The 95% interval of any statistic, redrawing whole groups.
 
     Rows of one group are not independent (two sentences about one city), so that redrawing rows would give
-    an interval that is too narrow.
+    an interval that is too narrow. With fewer than `ENOUGH` groups it is Student's, from leaving each group
+    out in turn.
 
     Args:
         statistic: called as `statistic(rows)` with the row numbers of one resample, repetitions included;
@@ -131,34 +131,37 @@ def grouped_interval(
         groups: which group each row belongs to. Any integers.
         n_boot: number of resamples.
         seed: of the resampling.
-        coverage: share of the resampled values inside the interval.
 
     Returns:
         (low, high). Resamples that hold one class only are left out.
 
-    Warns with fewer than 10 groups. Raises: ProbeError for fewer than two, a statistic that is NaN, or when more than a tenth of the
-    resamples hold one class only (too few groups for an interval).
+    Raises: ProbeError for fewer than two groups, a statistic that is NaN, or when more than a tenth of the resamples hold one class
+    only (too few groups for an interval).
 
     Source: Efron 1979, "Bootstrap methods: another look at the jackknife".
     """
     ids, which = torch.as_tensor(groups).cpu().unique(return_inverse=True)
     if len(ids) < 2:
         raise ProbeError(f"{len(ids)} group: an interval over groups needs at least two.")
-    warn_of_few(len(ids))
-    members = [(which == i).nonzero().squeeze(1) for i in range(len(ids))]
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(n_boot):
-        rows = torch.cat([members[i] for i in rng.integers(len(ids), size=len(ids))])
+    few = len(ids) < ENOUGH
+    if few:
+        draws = [(which != i).nonzero().squeeze(1) for i in range(len(ids))]
+    else:
+        members, rng = [(which == i).nonzero().squeeze(1) for i in range(len(ids))], np.random.default_rng(seed)
+        draws = (torch.cat([members[i] for i in rng.integers(len(ids), size=len(ids))]) for _ in range(n_boot))
+    values, failed = [], 0
+    for rows in draws:
         try:
             values.append(float(statistic(rows)))
         except OneClassError:
-            continue
-    if len(values) < 0.9 * n_boot:
-        raise ProbeError(f"{n_boot - len(values)} of {n_boot} resamples of the {len(ids)} groups hold one class only: too few groups for an interval.")
+            failed += 1
+    if failed > (0 if few else 0.1 * n_boot):
+        raise ProbeError(f"{failed} of {failed + len(values)} resamples of the {len(ids)} groups hold one class only: too few groups for an interval.")
     if not np.isfinite(values).all():
         raise ProbeError("the statistic is NaN or infinite on some resamples.")
-    low, high = np.quantile(values, [(1 - coverage) / 2, (1 + coverage) / 2])
+    if few:
+        return jackknife(float(statistic(torch.arange(len(which)))), torch.tensor(values)).interval
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
 
@@ -169,8 +172,9 @@ def auroc_with_interval(
     n_boot: int = 1000,
     seed: int = 0,
 ) -> Estimate:
-    """`auroc` of all rows with its `grouped_estimate` interval. Raises: as `auroc` and `grouped_interval`."""
-    return grouped_estimate(lambda rows: auroc(scores[rows], labels[rows]), groups, n_boot, seed)
+    """`auroc` of all rows with its `grouped_estimate` interval, cut at 0 and 1. Raises: as `auroc` and `grouped_interval`."""
+    found = grouped_estimate(lambda rows: auroc(scores[rows], labels[rows]), groups, n_boot, seed)
+    return Estimate(found.value, max(found.low, 0.0), min(found.high, 1.0))
 
 
 def group_orders(
