@@ -13,7 +13,7 @@ from utils.course import chapters, imports, solved as solving
 from utils.course.building import build, student_notebook, worked_in
 from utils.course.chapters import SourceError, edition, fill, read_chapter, stems
 from utils.course.ledger import Claim
-from utils.course.solved import _claim, content_key, execute, refresh, stored_ledger
+from utils.course.solved import Run, _claim, content_key, execute, refresh, run_all, stored_ledger
 
 ALL = stems()
 MEGABYTE = 2**20
@@ -204,6 +204,40 @@ def test_new_prose_is_put_in_without_a_run_and_new_code_is_not(changed, monkeypa
     before, after = nbformat.reads(stored, as_version=4), nbformat.read(path, as_version=4)
     assert "New words" in path.read_text("utf-8") and before.metadata == after.metadata
     assert [cell for cell in before.cells if cell.cell_type == "code"] == [cell for cell in after.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture
+def rerun(monkeypatch, tmp_path):
+    """`run_all` over copies of two stored notebooks, with an `execute` that gives back what is stored. Gives the two chapters."""
+    both = {stem: read_chapter(stem) for stem in ALL[:2]}
+    for stem, chapter in both.items():
+        notebook = nbformat.read(chapter.path("solved"), as_version=4)
+        notebook.metadata["probe_to_steer"] |= {"key": content_key(chapter), "second": []}
+        nbformat.write(notebook, tmp_path / f"{stem}.ipynb")
+    monkeypatch.setattr(chapters, "SOURCES", tmp_path)
+    monkeypatch.setattr(solving, "OPENINGS", tmp_path)
+    monkeypatch.setattr(solving, "read_chapter", both.get)
+
+    def execute(chapter, **_):
+        notebook = nbformat.read(chapter.path("solved"), as_version=4)
+        notebook.metadata["probe_to_steer"] |= {"key": content_key(chapter)}
+        notebook.metadata["probe_to_steer"].pop("second", None)
+        return Run(notebook, 1.0, stored_ledger(chapter))
+
+    monkeypatch.setattr(solving, "execute", execute)
+    return list(both.values())
+
+
+def test_the_other_seed_is_stored_beside_and_goes_with_the_sources_it_was_run_from(rerun):
+    settings = {"static": True, "settings": {}}
+    both = [chapter.stem for chapter in rerun]
+    assert run_all(both, static=False, settings={"SEED": "1"}, second=True) == 0
+    assert run_all(both, **settings) == 0
+    for chapter in rerun:
+        assert stored_ledger(chapter, "second") == stored_ledger(chapter) != {}
+    rerun[0].source.cells[next(i for i, cell in enumerate(rerun[0].source.cells) if cell.cell_type == "code")].source += "\nnew = 1"
+    assert run_all(both, **settings) == 0
+    assert not stored_ledger(rerun[0], "second") and stored_ledger(rerun[1], "second")
 
 
 def test_fill_puts_recorded_numbers_into_the_prose():

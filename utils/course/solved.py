@@ -42,6 +42,12 @@ def stored_ledger(chapter: Chapter, of: str = "ledger") -> dict[str, Claim]:
     return {row["name"]: _claim(row) for row in rows}
 
 
+def _stored_key(chapter: Chapter) -> str | None:
+    """The content key of the sources that the stored solved notebook was run from; None without one."""
+    path = chapter.path("solved")
+    return nbformat.read(path, as_version=4).metadata.get("probe_to_steer", {}).get("key") if path.exists() else None
+
+
 def _claim(row: dict) -> Claim:
     return Claim(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
 
@@ -56,9 +62,9 @@ def store_second(chapter: Chapter, second: dict[str, Claim]) -> None:
     Raises: SourceError if the stored notebook was not run from these sources.
     """
     path = chapter.path("solved")
-    stored = nbformat.read(path, as_version=4)
-    if stored.metadata["probe_to_steer"].get("key") != content_key(chapter):
+    if _stored_key(chapter) != content_key(chapter):
         raise SourceError(f"solutions/{path.name} is older than its sources: run it first, then at another seed.")
+    stored = nbformat.read(path, as_version=4)
     stored.metadata["probe_to_steer"]["second"] = _rows(second)
     cell = next(cell for cell in reversed(stored.cells) if cell.cell_type == "code" and cell.source.endswith("ledger()"))
     cell.outputs = [new_output("display_data", table(list(stored_ledger(chapter).values()), second))]
@@ -87,11 +93,9 @@ def refresh(chapter: Chapter) -> None:
     A notebook of other code is left as it is: `run` has to make it anew.
     """
     path = chapter.path("solved")
-    if not path.exists():
+    if _stored_key(chapter) != content_key(chapter):
         return
     stored = nbformat.read(path, as_version=4)
-    if stored.metadata.get("probe_to_steer", {}).get("key") != content_key(chapter):
-        return
     fresh = edition(chapter, solved=True, ledger=stored_ledger(chapter))
     fresh.metadata = stored.metadata
     ran, now = ([cell for cell in notebook.cells if cell.cell_type == "code"] for notebook in (stored, fresh))
@@ -180,7 +184,7 @@ def run_all(chosen: Iterable[str], *, static: bool, settings: dict[str, str], se
     """Execute solved notebooks; print minutes and claims. Returns how many chapters failed.
 
     A run with static figures and the chapter's own settings is stored: that is the notebook that we publish. Of a `second`
-    run, at another seed, the claims are stored beside those.
+    run, at another seed, the claims are stored beside those; a later run keeps them if it is of the same sources.
     """
     from nbclient.exceptions import CellExecutionError
 
@@ -203,7 +207,7 @@ def run_all(chosen: Iterable[str], *, static: bool, settings: dict[str, str], se
         elif static and not settings:
             if (picture := opening_picture(done.notebook)) is not None:
                 atomic_write(OPENINGS / f"{stem}.png", b64decode(picture))
-            at_other_seed = stored_ledger(chapter, "second")
+            at_other_seed = stored_ledger(chapter, "second") if _stored_key(chapter) == content_key(chapter) else {}
             atomic_write(chapter.path("solved"), nbformat.writes(done.notebook) + "\n")
             if at_other_seed:
                 store_second(chapter, at_other_seed)
