@@ -32,7 +32,7 @@ def found():
 def test_what_one_word_says_is_explained_by_the_words(found):
     assert found.layer == 1 and found.probe.value > 0.9
     assert list(found.rivals) == list(found.ahead) == ["length", "bag of words", "mean embedding", "untrained network"]
-    assert {"bag of words", "mean embedding"} <= set(found.unbeaten) and found.headline.startswith("Explained as well by: ")
+    assert {"bag of words", "mean embedding"} <= set(found.unbeaten) and found.headline.startswith("Not clearly ahead of: ")
     assert found.torn is not None and len(found.shuffled) == 20 and 0.3 < found.shuffled.mean() < 0.7
     for name, rival in found.rivals.items():
         assert found.ahead[name].value == pytest.approx(found.probe.value - rival.value)

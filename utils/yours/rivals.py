@@ -67,7 +67,7 @@ class RivalReport:
         if self.probe.low <= 0.5 or self.p_value > 0.05:
             return "Luck could have done it"
         if self.unbeaten:
-            return f"Explained as well by: {', '.join(self.unbeaten)}"
+            return f"Not clearly ahead of: {', '.join(self.unbeaten)}"
         return "It stands against every rival here"
 
     @property
