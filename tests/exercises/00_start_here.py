@@ -22,6 +22,7 @@ def _cache_cases(rng: torch.Generator) -> Iterator[Case]:
 
 cache_resid_post = Exercise(
     "cache_resid_post",
+    ends={"layer": lambda a: (0, a["model"].cfg.n_layers - 1)},
     without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, "scale": "tokens have no scale", "negative": "tokens are never negative", "extreme": "the first and the last block are ordinary cases here, as is a single text"},
     difficulty=1,
     importance=5,

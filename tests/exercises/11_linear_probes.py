@@ -1216,6 +1216,7 @@ def _equal_up_to_sign(actual: Tensor, expected: Tensor) -> bool:
 
 pca_project = Exercise(
     "pca_project",
+    ends={"k": lambda a: (1, min(a["acts"].shape))},
     without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,
