@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from utils.course.battery import coverage
@@ -68,3 +68,17 @@ def test_arguments_are_scaled_alone_too():
     assert judge(toy, shares).passed
     verdict = judge(toy, lambda x, y: x / x.norm() + y / (y.norm() + 1e-9 * x.norm()))  # no scale of both together shows it
     assert not verdict.passed and "five, y times 1e-06" in str(verdict.lines)
+
+
+def per_group(mean: Float[Tensor, "n"], groups: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+    return torch.stack([mean[groups == group].mean() for group in groups])
+
+
+@pytest.mark.parametrize("wrong, words", [
+    (lambda mean, groups: per_group(mean.abs(), groups), "with mean below 0"), (lambda mean, groups: per_group(mean, groups.abs()), "with groups on both sides of 0"),
+], ids=["only positive numbers", "only positive ids"])
+def test_signs_are_tried_that_no_case_has(wrong, words):
+    toy = exercise(per_group, lambda rng: [Case("five", _draw(rng, 5).abs(), torch.tensor([7, 3, 3, 12, 7]))])
+    assert judge(toy, per_group).passed
+    verdict = judge(toy, wrong)
+    assert not verdict.passed and words in str(verdict.lines)

@@ -42,6 +42,7 @@ def _edit_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("an edit that does not exist, of no token", acts, torch.zeros_like(usual), params, k, latent, "boost", amount).of("extreme")
     yield Case("clamp to a negative value", acts, usual, params, k, latent, "clamp", -amount)
     yield Case("scale by a negative number", acts, usual, params, k, int((kept & (pre > 0))[usual].sum(0).argmax()), "scale", -amount)
+    yield Case("no token is usual, so that nothing changes", acts, torch.zeros_like(usual), params, k, latent, "clamp", amount).of("extreme")
     width = params["b_enc"].shape[0]
     yield Case("every latent fires that can", acts, usual, params, width, latent, "clamp", amount).of("extreme")
 

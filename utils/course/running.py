@@ -282,6 +282,8 @@ def _shared(value: Any, arguments: dict[str, Any]) -> str:
             return f"it shares its memory with {places[place]}"
         if x.numel() and place in seen:
             return "two of its tensors share their memory"
+        if any(size > 1 and not step for size, step in zip(x.shape, x.stride())):
+            return "many of its entries are one and the same place in memory (as `.expand` makes them)"
         seen.add(place)
     return ""
 
