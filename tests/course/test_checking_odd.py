@@ -1,14 +1,19 @@
 """check, on answers of a learner's that are odd in every way: never the course's fault, never without end, never pages of text."""
 
+import _thread
+import os
+import signal
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
 from utils.course.checking import check, hint, progress
-from utils.course.judging import judge
 from utils.course.exercises import find_exercise
+from utils.course.judging import judge
 
 
 class Silent(Exception):
@@ -97,3 +102,93 @@ def test_a_folder_in_place_of_the_record(own_progress, capsys):
 
     check(gather_last_token)
     assert "Not yet: gather_last_token" in capsys.readouterr().out
+
+
+# --- Ctrl-C, and an answer that pretends ----------------------------------------------------------------------
+
+
+class InterruptedBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise KeyboardInterrupt("on the way back")
+
+
+def raises_interrupt(acts, mask):
+    raise KeyboardInterrupt("mine")
+
+
+def test_an_answer_that_raises_keyboard_interrupt_is_wrong(own_progress, capsys):
+    def gather_last_token(acts, mask):
+        raise KeyboardInterrupt("mine")
+
+    check(gather_last_token)
+    said = capsys.readouterr().out
+    assert "It raised" in said and "KeyboardInterrupt: mine" in said and 'raise KeyboardInterrupt("mine")' in said
+
+
+def test_so_is_one_that_raises_it_on_the_way_back():
+    verdict = judge(find_exercise("topk_acts"), lambda pre, k: InterruptedBackward.apply(find_exercise("topk_acts").reference(pre, k)))
+    assert verdict.status == "error" and any("on the way back" in text for _, text in verdict.lines)
+
+
+def _presses(how):
+    def gather_last_token(acts, mask):
+        {"kill": lambda: os.kill(os.getpid(), signal.SIGINT), "interrupt_main": _thread.interrupt_main}[how]()
+        time.sleep(5)
+
+    return gather_last_token
+
+
+def _swallows(acts, mask):
+    try:
+        _presses("kill")(acts, mask)
+    except BaseException:
+        pass
+    return acts[:, -1]
+
+
+def _disguises(acts, mask):
+    try:
+        _presses("kill")(acts, mask)
+    except KeyboardInterrupt:
+        raise ValueError("something else") from None
+
+
+@pytest.mark.parametrize("answer", [_presses("kill"), _presses("interrupt_main"), _swallows, _disguises], ids=["a signal", "a kernel's way on Windows", "swallowed", "disguised"])
+def test_a_real_ctrl_c_gets_through(answer):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        judge(find_exercise("gather_last_token"), answer)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_ctrl_c_from_outside_ends_the_check(own_progress, capsys):
+    def gather_last_token(acts, mask):
+        while True:  # until the button is pressed
+            time.sleep(0.01)
+
+    button = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
+    button.start()
+    with pytest.raises(KeyboardInterrupt):
+        check(gather_last_token)
+    button.join()
+    assert "timeout" not in capsys.readouterr().out and not own_progress.exists()
+
+
+def test_in_a_thread_it_may_be_a_kernels_so_it_gets_through():
+    seen = []
+
+    def judged():
+        try:
+            judge(find_exercise("gather_last_token"), raises_interrupt)
+        except KeyboardInterrupt:
+            seen.append("through")
+
+    thread = threading.Thread(target=judged)
+    thread.start()
+    thread.join()
+    assert seen == ["through"]

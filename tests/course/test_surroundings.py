@@ -19,6 +19,7 @@ MEAN.reference = lambda x, times: x.mean(0) * times
 @pytest.mark.parametrize("careless, words", [
     (lambda: torch.set_default_device("meta"), "default device"), (lambda: np.random.seed(3), "NumPy's random state"),
     (lambda: random.seed(3), "Python's random state"), (lambda: torch.use_deterministic_algorithms(True), "deterministic"),
+    (lambda: np.seterr(all="raise"), "division by zero"), (lambda: torch.autograd.set_detect_anomaly(True), "anomalies"),
 ])
 def test_what_an_answer_leaves_behind_is_said_and_put_back(careless, words):
     device, state = torch.get_default_device(), (np.random.get_state()[1].tolist(), random.getstate())
@@ -30,6 +31,7 @@ def test_what_an_answer_leaves_behind_is_said_and_put_back(careless, words):
     for _ in range(2):  # the second time as well: it was put back
         assert words in str(judge(MEAN, answer).lines)
     assert torch.get_default_device() == device and not torch.are_deterministic_algorithms_enabled()
+    assert np.geterr()["divide"] == "warn" and not torch.is_anomaly_enabled()
     assert (np.random.get_state()[1].tolist(), random.getstate()) == state
 
 

@@ -22,6 +22,7 @@ def _cache_cases(rng: torch.Generator) -> Iterator[Case]:
 
 cache_resid_post = Exercise(
     "cache_resid_post",
+    ends={"layer": lambda a: (0, a["model"].cfg.n_layers - 1)},
     without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, "scale": "tokens have no scale", "negative": "tokens are never negative", "extreme": "the first and the last block are ordinary cases here, as is a single text"},
     difficulty=1,
     importance=5,
@@ -454,6 +455,7 @@ def _mean_cases(rng: torch.Generator) -> Iterator[Case]:
     mask = torch.tensor([[1, 1, 1, 0, 0], [0, 0, 0, 0, 1]]).bool()
     yield Case("texts of different length, padding on both sides", acts, mask).of("extreme")
     yield Case("one real token in the whole batch", acts, torch.arange(10).view(2, 5) == 7).of("extreme")
+    yield Case("one text of one real token, which stays as it is", acts[:1], torch.arange(5)[None] == 3).of("extreme")
     whole = torch.tensor([[[1.0, 8.0], [3.0, 16.0], [7.0, 5.0]]], dtype=torch.bfloat16)
     yield Case("2 real tokens of 3, bfloat16", whole, torch.tensor([[True, True, False]])).of("extreme")
 

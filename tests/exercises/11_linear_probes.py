@@ -349,6 +349,7 @@ def _whitened_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("float32", *clouds(16, 9, 5, torch.float32), ridge=1.0)
     small = torch.randn(12, 3, generator=rng, dtype=torch.float64)
     yield Case("one row of class 1", small, (torch.arange(12) == 4).long(), 2.5).of("extreme")
+    yield Case("3 rows", small[:3], torch.tensor([0, 1, 1])).of("extreme")
     labels = torch.arange(12) % 2
     yield Case("a small ridge", small * torch.tensor([1.0, 0.01, 0.001], dtype=torch.float64), labels, 1e-5)
     yield Case("a large ridge", small, labels, 40.0)
@@ -1216,6 +1217,7 @@ def _equal_up_to_sign(actual: Tensor, expected: Tensor) -> bool:
 
 pca_project = Exercise(
     "pca_project",
+    ends={"k": lambda a: (1, min(a["acts"].shape))},
     without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,

@@ -609,6 +609,7 @@ def _code_cases(rng: torch.Generator) -> Iterator[Case]:
 
 online_codelength = Exercise(
     "online_codelength",
+    ends={"first": lambda a: (0, len(a["labels"]))},
     without={**NOT_TRAINED, **NO_THRESHOLD, **NO_SCALE},
     difficulty=3,
     importance=4,
@@ -1322,6 +1323,7 @@ def _diagnosis_cases(rng: torch.Generator) -> Iterator[Case]:
 
 diagnosis = Exercise(
     "diagnosis",
+    ends={"experiment": lambda a: (1, 8)},
     without={kind: "eight questions with one answer each, and all are asked" for kind in ("gradient", "scale", "strided", "negative", "boundary", "extreme", "nan")},
     reveal=False,
     difficulty=3,

@@ -743,6 +743,7 @@ def _order_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case('predictions that differ by very little', torch.tensor([1.0, 1 + 2e-06, 1 + 1e-06, 4.0], dtype=torch.float64), torch.tensor([1.0, 2.0, 3.0, 3.0], dtype=torch.float64), torch.tensor([0, 0, 0, 1]))
     yield Case("equal predictions, equal truths", torch.tensor([2.0, 2.0, 2.0, -1.0]), torch.tensor([1.0, 3.0, 1.0, 1.0]), torch.tensor([4, 4, 4, 4])).of("boundary")
     yield Case("one pair that counts, all wrong", torch.tensor([5.0, 1.0, 9.0]), torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 7])).of("extreme")
+    yield Case("predictions and truths below 0", torch.tensor([-1.0, -2.0, -4.0, -3.0]), torch.tensor([-6.0, -8.0, -5.0, -7.0]), torch.tensor([3, 3, 3, 3])).of("extreme")
     yield Case("one pair, in the right order", torch.tensor([-2.0, -1.0]), torch.tensor([3.0, 8.0]), torch.tensor([-5, -5])).of("extreme")
     yield Case("negative groups", torch.tensor([1.0, 2.0, 3.0, 1.5, 4.0]), torch.tensor([3.0, 1.0, 2.0, 7.0, 9.0]), torch.tensor([-1, -1, -1, 4, 4])).of("extreme")
     one = torch.tensor([1.0, 1 + 3e-12, 1 + 1e-12, 1 + 2e-12], dtype=torch.float64)
@@ -1068,6 +1069,7 @@ def _centroid_cases(rng: torch.Generator) -> Iterator[Case]:
 
 state_centroids = Exercise(
     "state_centroids",
+    ends={"n_states": lambda a: (int(a["states"].max()) + 1, int(a["states"].max()) + 3)},
     without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,

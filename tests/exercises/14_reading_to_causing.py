@@ -814,6 +814,7 @@ def _inlp_cases(rng: torch.Generator) -> Iterator[Case]:
 
 inlp_directions = Exercise(
     "inlp_directions",
+    ends={"n_rounds": lambda a: (1, a["acts"].shape[1] - 1)},
     without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=4,
     importance=4,

@@ -441,6 +441,7 @@ def _linear_cases(rng: torch.Generator) -> Iterator[Case]:
 
 linear_loss = Exercise(
     "linear_loss",
+    ends={"d_hidden": lambda a: (0, len(a["density"]), len(a["density"]) + 1)},
     without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, **NO_SCALE, **NO_MATRIX, "negative": "probabilities and importances are never negative"},
     difficulty=3,
     importance=4,

@@ -567,6 +567,7 @@ def _topk_cases(rng: torch.Generator) -> Iterator[Case]:
     near = torch.tensor([[1.0, 3.0, 1.0 + 1e-12, -1.0], [0.0, -2.0, 5.0, -1.0], [2.0, 4.0, 0.0, -1.0], [6.0, 7.0, -1.0, -3.0]], dtype=torch.float64)
     yield Case("the k-th a hair above the next, or exactly 0, or just before a 0", near, 2).of("boundary")
     yield Case("the same, from right to left", near.flip(1), 2).of("boundary")
+    yield Case("all are positive, k = d_sae", 0.1 + normal(rng, 3, 4).abs(), 4).of("extreme")
     yield Case("nothing is positive", -1 - normal(rng, 3, 4).abs(), 2).of("extreme")
     yield Case("one latent", torch.tensor([[2.0], [-1.0]]), 1).of("extreme")
     yield Case("2 SAEs at once, not contiguous in memory", normal(rng, 3, 2, 5).transpose(0, 1), 2)
@@ -575,6 +576,7 @@ def _topk_cases(rng: torch.Generator) -> Iterator[Case]:
 
 topk_acts = Exercise(
     "topk_acts",
+    ends={"k": lambda a: (1, a["pre"].shape[-1])},
     trained=("pre",),
     without=ALL_COUNTS,
     difficulty=2,
@@ -687,6 +689,7 @@ def _aux_cases(rng: torch.Generator) -> Iterator[Case]:
 
 aux_k_loss = Exercise(
     "aux_k_loss",
+    ends={"k_aux": lambda a: (1, a["pre"].shape[-1])},
     trained=("params", "pre"),
     difficulty=4,
     importance=4,

@@ -30,6 +30,7 @@ def _chunk_cases(rng: torch.Generator) -> Iterator[Case]:
 
 chunk_documents = Exercise(
     "chunk_documents",
+    ends={"context": lambda a: (2, max(map(len, a["documents"])) + 1), "bos": lambda a: (0, 99)},
     without={**NOT_TRAINED, **ALL_COUNTS, **NO_MATRIX, "scale": "tokens have no scale", "negative": "tokens are never negative"},
     difficulty=2,
     importance=4,
@@ -835,6 +836,8 @@ def _recovered_cases(rng: torch.Generator) -> Iterator[Case]:
         yield Case(f"{n_docs} documents, {n_draws} resamples", torch.stack([clean, sae, ablated], 1).to(dtype), draws)
     losses = torch.tensor([[2.0, 9.0, 5.0], [1.0, 4.0, 3.0], [3.0, 3.5, 4.0]], dtype=torch.float64)
     yield Case("an SAE worse than the ablation", losses, integers(rng, 0, 3, 20, 3)).of("extreme")
+    harmless = torch.tensor([[2.0, 2.5, 5.0], [3.0, 2.7, 2.2]], dtype=torch.float64)
+    yield Case("a document that the ablation does good, alone in some resamples", harmless, torch.tensor([[1, 1], [0, 0], [0, 1], [1, 1]])).of("extreme")
     yield Case("one document", losses[2:], torch.zeros(4, 1, dtype=torch.long)).of("extreme")
     better = torch.tensor([[2.0, 1.5, 5.0], [1.0, 1.2, 3.0], [3.0, 2.8, 4.0]], dtype=torch.float64)
     yield Case("an SAE better than the clean model, one resample", better, torch.tensor([[0, 2, 2]])).of("extreme")

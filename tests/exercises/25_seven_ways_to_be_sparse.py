@@ -37,6 +37,7 @@ def _batch_topk_cases(rng: torch.Generator) -> Iterator[Case]:
 
 batch_topk_acts = Exercise(
     "batch_topk_acts",
+    ends={"k": lambda a: (1, a["pre"].shape[-1])},
     trained=("pre",),
     without=ALL_COUNTS,
     difficulty=3,
@@ -594,6 +595,7 @@ def _diagnosis_cases(rng: torch.Generator) -> Iterator[Case]:
 
 diagnosis_sae = Exercise(
     "diagnosis_sae",
+    ends={"script": lambda a: (1, 8)},
     without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, **NO_MATRIX, "scale": "the number of a script has no scale",
              "negative": "scripts are numbered from 1", "extreme": "all eight scripts are asked about"},
     reveal=False,

@@ -45,6 +45,7 @@ def _top_cases(rng: torch.Generator) -> Iterator[Case]:
 
 update_top_examples = Exercise(
     "update_top_examples",
+    ends={"first": lambda a: (0, 10**9)},
     new=True,
     without={**NOT_TRAINED, **ALL_COUNTS, "negative": "latents are 0 or more"},
     difficulty=3,
@@ -598,10 +599,14 @@ def _context_cases(rng: torch.Generator) -> Iterator[Case]:
 
     yield case("4 tokens of text, half the value has to remain", 1, 5, 0.5, False)
     yield case("more text can give less again", 2, 6, 0.7, True)
-    yield case("the whole text is needed", 1, 4, 0.5, False, long=True).of("extreme")
+    long = case("the whole text is needed", 1, 4, 0.5, False, long=True).of("extreme")
+    yield long
     low = case("a negative bias", 1, 5, 0.5, False, low=True)
     yield low
     yield Case("the same latent in units that make its values tiny", *low.args[:2], 1e-5 * low.args[2], 1e-5 * low.args[3], *low.args[4:]).of("extreme")
+    model, name, weight, bias, tokens, _ = long.args
+    whole = float(_suffix_acts(tuple(tokens.tolist()), name)[-1] @ weight) + bias
+    yield Case("nearly all of the value has to remain", model, name, weight, bias + 300 * whole, tokens, 0.9995).of("extreme")
     # The embeddings: only the last token matters, so that its share is 1 to the last bit. A weight with one entry leaves nothing to round.
     tokens, weight = torch.tensor([0, 8, 14, 8]), torch.zeros(tiny().cfg.d_model)
     weight[3] = 2.0

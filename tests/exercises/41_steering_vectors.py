@@ -409,6 +409,7 @@ def _pushed_cases(rng: torch.Generator) -> Iterator[Case]:
 
 generate_pushed = Exercise(
     "generate_pushed",
+    ends={"layer": lambda a: (0, a["model"].cfg.n_layers - 1), "n_new": lambda a: (1,)},
     without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS, "scale": "the step's length decides which words are written"},
     difficulty=3,
     importance=5,
@@ -669,6 +670,7 @@ def _runs_cases(rng: torch.Generator) -> Iterator[Case]:
 
 distinct_runs = Exercise(
     "distinct_runs",
+    ends={"n": lambda a: (1, max(map(len, a["texts"])), max(map(len, a["texts"])) + 1)},
     without={**NOT_TRAINED, **NO_MATRIX, **ALL_COUNTS, "scale": "words have no scale", "negative": "words have no sign"},
     difficulty=1,
     importance=3,

@@ -42,12 +42,14 @@ def _edit_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("an edit that does not exist, of no token", acts, torch.zeros_like(usual), params, k, latent, "boost", amount).of("extreme")
     yield Case("clamp to a negative value", acts, usual, params, k, latent, "clamp", -amount)
     yield Case("scale by a negative number", acts, usual, params, k, int((kept & (pre > 0))[usual].sum(0).argmax()), "scale", -amount)
+    yield Case("no token is usual, so that nothing changes", acts, torch.zeros_like(usual), params, k, latent, "clamp", amount).of("extreme")
     width = params["b_enc"].shape[0]
     yield Case("every latent fires that can", acts, usual, params, width, latent, "clamp", amount).of("extreme")
 
 
 edit_latent = Exercise(
     "edit_latent",
+    ends={"k": lambda a: (1, a["params"]["b_enc"].shape[0]), "latent": lambda a: (0, a["params"]["b_enc"].shape[0] - 1)},
     new=True,
     without={**NOT_TRAINED, "boundary": "which of two equal latents is the k-th is left open", "nan": "activations are finite, at tokens that stay too"},
     difficulty=3,
@@ -403,6 +405,7 @@ def _sparse_cases(rng: torch.Generator) -> Iterator[Case]:
 
 sparse_difference = Exercise(
     "sparse_difference",
+    ends={"keep": lambda a: (1, len(a["contrast"]))},
     without={**NOT_TRAINED, **NO_THRESHOLD, **ALL_COUNTS},
     difficulty=2,
     importance=4,
@@ -506,6 +509,7 @@ def _push_cases(rng: torch.Generator) -> Iterator[Case]:
 
 probe_push = Exercise(
     "probe_push",
+    scaled=("weights",),
     without={**NOT_TRAINED, **NO_MATRIX, **ALL_COUNTS},
     difficulty=2,
     importance=4,
@@ -622,6 +626,8 @@ def _setting_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("every setting broke down", tensor(0.3, 0.5), tensor(nan, nan), 1.5).of("nan")
     yield Case("the first broke down, and its effect is no number either", tensor(nan, 0.2, 0.4), tensor(nan, 1.2, 1.3), 1.5).of("nan")
     yield Case("a budget of 0", tensor(0.3, 0.9), tensor(0.0, 1.0), 0.0).of("boundary")
+    yield Case("one setting, too dear", tensor(0.5), tensor(1.6), 1.5).of("extreme")
+    yield Case("costs below 0", tensor(0.2, 0.5, 0.9), tensor(-3.0, -2.0, -1.0) - jitter, -2.0).of("extreme")
     yield Case("a cost a hair above the budget", tensor(0.5, 0.9), tensor(1.5, 1.5 + 1e-9), 1.5).of("boundary")
 
 

@@ -56,6 +56,7 @@ class Exercise:
     reveal: show what was expected; False where that would be the answer itself.
     trained: the arguments with respect to which the gradient counts, where the value is trained through.
     scaled: the arguments that the battery scales, all of them by the same factor; all floating point ones if not given.
+    ends: {a whole number: from the arguments of a case, the least and the greatest that it may be there}.
     new: the specification promises new tensors: nothing is shared with an argument.
     without: kinds of the battery that do not apply, each with the reason.
     """
@@ -63,11 +64,12 @@ class Exercise:
     def __init__(self, name: str, *, difficulty: int, importance: int, minutes: int, learn: str,
                  cases: Callable[[torch.Generator], Iterable[Case]], hints: tuple[str, str, str],
                  verified: str, next: str, equal: Callable[[Any, Any], bool] | None = None, reveal: bool = True,
-                 trained: tuple[str, ...] = (), scaled: tuple[str, ...] = (), new: bool = False, without: dict[str, str] | None = None) -> None:
+                 trained: tuple[str, ...] = (), scaled: tuple[str, ...] = (), new: bool = False,
+                 ends: dict[str, Callable[[dict[str, Any]], tuple[int, ...]]] | None = None, without: dict[str, str] | None = None) -> None:
         self.name, self.difficulty, self.importance, self.minutes = name, difficulty, importance, minutes
         self.learn, self.hints, self.verified, self.next, self.equal = learn, hints, verified, next, equal
         self._cases, self.reveal = cases, reveal
-        self.trained, self.scaled, self.new, self.without = trained, scaled, new, without or {}
+        self.trained, self.scaled, self.new, self.ends, self.without = trained, scaled, new, ends or {}, without or {}
         self._drawn: dict[int, list[Case]] = {}
         self.mistakes: dict[str, Mistake] = {}
         self.variants: list[Callable] = []

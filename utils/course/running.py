@@ -142,8 +142,41 @@ def _copied(value: Any) -> Any:
     return copy.deepcopy(value)
 
 
+class _CtrlC:
+    """Was Ctrl-C pressed? The signal tells, since an answer may raise KeyboardInterrupt itself, and may swallow a real one.
+
+    Only the main thread can watch for it; elsewhere, and where nobody handles the signal in Python, `watched` is False.
+    """
+
+    def __enter__(self) -> _CtrlC:
+        self.pressed, self.before = False, signal.getsignal(signal.SIGINT)
+        self.watched = callable(self.before) and threading.current_thread() is threading.main_thread()
+        if self.watched:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.pressed = True
+        self.before(number, frame)
+
+    def __exit__(self, *_: Any) -> None:
+        if self.watched:
+            signal.signal(signal.SIGINT, self.before)
+        if self.pressed:  # whatever the answer made of it
+            raise KeyboardInterrupt
+
+    def let_through(self, error: BaseException) -> bool:
+        """May this be a real Ctrl-C that nobody could watch for?"""
+        return isinstance(error, KeyboardInterrupt) and not self.watched
+
+
 def run(function: Callable, case: Case, seconds: float = SECONDS_PER_ANSWER) -> Outcome:
-    """Call `function` on copies of the case's arguments; whatever it does, return an Outcome."""
+    """Call `function` on copies of the case's arguments; whatever it does, return an Outcome. Ctrl-C gets through."""
+    with _CtrlC() as ctrl_c:
+        return _run(function, case, seconds, ctrl_c)
+
+
+def _run(function: Callable, case: Case, seconds: float, ctrl_c: _CtrlC) -> Outcome:
     args, kwargs = _copied(case.args), _copied(case.kwargs)
     every = [*args, *kwargs.values()]
     names = [*parameter_names(function, case), *kwargs]
@@ -157,9 +190,9 @@ def run(function: Callable, case: Case, seconds: float = SECONDS_PER_ANSWER) -> 
         return Outcome("timeout", error=f"no answer after {seconds:g} seconds", printed=printed.getvalue())
     except SystemExit:
         return Outcome("exited", error="it called exit()", printed=printed.getvalue())
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
+        if ctrl_c.let_through(error):
+            raise
         return Outcome("raised", error=said(error), trace=learner_trace(error, function), printed=printed.getvalue())
     finally:
         hooks, changes = before.restore()
@@ -177,7 +210,9 @@ def run(function: Callable, case: Case, seconds: float = SECONDS_PER_ANSWER) -> 
             gradients = _gradients(value, leaves)
     except OutOfTime:
         return Outcome("timeout", error=f"no gradient after {seconds:g} seconds", printed=printed.getvalue())
-    except Exception as error:
+    except BaseException as error:
+        if ctrl_c.let_through(error):
+            raise
         return Outcome("raised", error=f"{said(error)} (in what came back, or on the way back through it)", printed=printed.getvalue())
     if shared:
         return Outcome("shared", value, error=shared, printed=printed.getvalue(), gradients=gradients)
@@ -247,6 +282,8 @@ def _shared(value: Any, arguments: dict[str, Any]) -> str:
             return f"it shares its memory with {places[place]}"
         if x.numel() and place in seen:
             return "two of its tensors share their memory"
+        if any(size > 1 and not step for size, step in zip(x.shape, x.stride())):
+            return "many of its entries are one and the same place in memory (as `.expand` makes them)"
         seen.add(place)
     return ""
 

@@ -18,7 +18,7 @@ class Surroundings:
         self.hooks = _hooks_on(args)
         self.grad, self.dtype, self.random = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_rng_state()
         self.python, self.numpy, self.strict = random.getstate(), _numpy_state(), torch.are_deterministic_algorithms_enabled()
-        self.device = torch.get_default_device()
+        self.device, self.errors, self.anomaly = torch.get_default_device(), np.geterr(), torch.is_anomaly_enabled()
         self.asked = [x.requires_grad for x in tensors_of(args)]
         self.modules = [module for model in args if isinstance(model, torch.nn.Module) for module in model.modules()]
         self.training = [module.training for module in self.modules]
@@ -65,6 +65,12 @@ class Surroundings:
         if torch.are_deterministic_algorithms_enabled() != self.strict:
             torch.use_deterministic_algorithms(self.strict)
             changes.append("whether torch insists on deterministic algorithms")
+        if np.geterr() != self.errors:
+            np.seterr(**self.errors)
+            changes.append("what NumPy does about division by zero and its like (use `with np.errstate(...):`)")
+        if torch.is_anomaly_enabled() != self.anomaly:
+            torch.autograd.set_detect_anomaly(self.anomaly)
+            changes.append("whether torch looks for anomalies in gradients")
         if [x.requires_grad for x in tensors_of(self.args)] != self.asked:
             changes.append("requires_grad of an argument")
         if [module.training for module in self.modules] != self.training:
