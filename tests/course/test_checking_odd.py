@@ -107,6 +107,14 @@ def test_a_folder_in_place_of_the_record(own_progress, capsys):
 # --- Ctrl-C, and an answer that pretends ----------------------------------------------------------------------
 
 
+@pytest.fixture
+def python_hears_ctrl_c():
+    """As in a kernel; a test run in the background ignores the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class InterruptedBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
@@ -121,7 +129,10 @@ def raises_interrupt(acts, mask):
     raise KeyboardInterrupt("mine")
 
 
-def test_an_answer_that_raises_keyboard_interrupt_is_wrong(own_progress, capsys):
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+def test_an_answer_that_raises_keyboard_interrupt_is_wrong(handler, own_progress, capsys, python_hears_ctrl_c):
+    signal.signal(signal.SIGINT, handler)
+
     def gather_last_token(acts, mask):
         raise KeyboardInterrupt("mine")
 
@@ -159,14 +170,14 @@ def _disguises(acts, mask):
 
 
 @pytest.mark.parametrize("answer", [_presses("kill"), _presses("interrupt_main"), _swallows, _disguises], ids=["a signal", "a kernel's way on Windows", "swallowed", "disguised"])
-def test_a_real_ctrl_c_gets_through(answer):
+def test_a_real_ctrl_c_gets_through(answer, python_hears_ctrl_c):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         judge(find_exercise("gather_last_token"), answer)
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_ctrl_c_from_outside_ends_the_check(own_progress, capsys):
+def test_a_ctrl_c_from_outside_ends_the_check(own_progress, capsys, python_hears_ctrl_c):
     def gather_last_token(acts, mask):
         while True:  # until the button is pressed
             time.sleep(0.01)

@@ -527,6 +527,7 @@ def _fold_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("a std just above 0", torch.tensor([1e-300, 4.0, 6.0], dtype=torch.float64), torch.tensor(0.1, dtype=torch.float64),
                torch.tensor([0.5, -3.0, 1.0], dtype=torch.float64), tiny).of("boundary")
     yield Case("one feature", torch.tensor([3.0]), torch.tensor(0.5), torch.tensor([2.0]), torch.tensor([4.0])).of("extreme")
+    yield Case("means of either sign", torch.tensor([2.0, -1.5]), torch.tensor(0.5), torch.tensor([-3.0, 2.0]), torch.tensor([4.0, 0.5]))
 
 
 fold_standardisation = Exercise(

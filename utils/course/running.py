@@ -145,12 +145,13 @@ def _copied(value: Any) -> Any:
 class _CtrlC:
     """Was Ctrl-C pressed? The signal tells, since an answer may raise KeyboardInterrupt itself, and may swallow a real one.
 
-    Only the main thread can watch for it; elsewhere, and where nobody handles the signal in Python, `watched` is False.
+    Only the main thread can watch for it. Where the signal is ignored, as in a background job, no Ctrl-C can come.
     """
 
     def __enter__(self) -> _CtrlC:
         self.pressed, self.before = False, signal.getsignal(signal.SIGINT)
-        self.watched = callable(self.before) and threading.current_thread() is threading.main_thread()
+        self.here = threading.current_thread() is threading.main_thread()
+        self.watched = self.here and callable(self.before)
         if self.watched:
             signal.signal(signal.SIGINT, self._note)
         return self
@@ -167,7 +168,7 @@ class _CtrlC:
 
     def let_through(self, error: BaseException) -> bool:
         """May this be a real Ctrl-C that nobody could watch for?"""
-        return isinstance(error, KeyboardInterrupt) and not self.watched
+        return isinstance(error, KeyboardInterrupt) and not self.here
 
 
 def run(function: Callable, case: Case, seconds: float = SECONDS_PER_ANSWER) -> Outcome:
