@@ -92,7 +92,7 @@ def _drawn(latents: Int[Tensor, " n"], most: int, rng: torch.Generator) -> Int[T
 
 def _pushes(run: Run, layer: int, latents: Int[Tensor, " n"], masks: Bool[Tensor, "n_labels d_vocab"]) -> Float[Tensor, "n n_labels"]:
     """How far pushing each latent raises each label's words. Kept on disk in groups, under a name made of what was pushed."""
-    sae, rows = trained(run, layer), _text(run)
+    sae, rows = trained(run, layer), steered_text(run)
     usual = float(open_shards(run.at("capture", layer) / "held-out").sample(4096).norm(dim=1).median())
     plain, found = _log_shares(run.model, rows, masks), []
     with tqdm(total=len(latents), desc=f"pushing latents of layer {layer}", delay=2, disable=not run.progress) as bar:
@@ -114,8 +114,8 @@ def _name(latents: Int[Tensor, " n"]) -> str:
     return hashlib.sha256(str(latents.tolist()).encode()).hexdigest()[:12]
 
 
-def _text(run: Run) -> Int[Tensor, "contexts tokens"]:
-    """The beginnings of some held-out rows."""
+def steered_text(run: Run) -> Int[Tensor, "contexts tokens"]:
+    """The beginnings of some held-out rows: what the model reads while latents are pushed."""
     sentences, settings = Sentences(run.at("sentences")), run.config.verification
     order = torch.randperm(len(sentences.held_out), generator=torch.Generator().manual_seed(run.config.seed + 1))[: settings.contexts]
     return sentences.rows(sentences.held_out[order])[:, : settings.tokens].to(run.model.cfg.device)

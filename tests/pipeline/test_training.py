@@ -1,0 +1,124 @@
+"""Training alone and together: the same data in the same order, the same SAE, and what is said of a worker that dies."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from dataclasses import replace
+from itertools import islice
+
+import psutil
+import pytest
+import safetensors.torch
+import torch
+
+from utils.pipeline.capture import open_shards
+from utils.pipeline.config import CaptureConfig, PipelineError
+from utils.pipeline.records import Run, read_record
+from utils.pipeline.stages import run_pipeline
+from utils.pipeline.training import Share, train_shared
+from utils.pipeline.workers import CHECKPOINT, HISTORY
+from utils.sae.model import SAEConfig
+from utils.sae.training import Rows, TrainingConfig, train_sae
+
+TOLERANCE = 1e-5
+"""Of the share of variance left unexplained, one process against two, over 50 steps: both add up the same float32 numbers in another order."""
+
+
+@pytest.fixture(scope="module")
+def shards(finished):
+    return open_shards(finished.at("shuffle", 2))
+
+
+def test_the_shares_of_two_processes_are_the_batch_of_one(shards):
+    alone, left, right = (islice(share.batches(64, seed=3), 40) for share in (Share(shards), Share(shards, 0, 2), Share(shards, 1, 2)))
+    for whole, first, second in zip(alone, left, right):
+        assert torch.equal(whole, torch.cat([first, second]))
+
+
+def test_an_epoch_has_every_token_once_and_goes_on_anywhere(shards):
+    per_epoch = len(shards) // 64
+    batches = list(islice(Share(shards).batches(64, seed=0), 2 * per_epoch + 3))
+    rows = [{tuple(row) for row in torch.cat(batches[start : start + per_epoch]).tolist()} for start in (0, per_epoch)]
+    assert all(len(epoch) == 64 * per_epoch for epoch in rows) and not torch.equal(batches[0], batches[per_epoch])
+    for first in (1, per_epoch - 1, per_epoch, per_epoch + 2):
+        assert torch.equal(next(Share(shards).batches(64, seed=0, first=first)), batches[first])
+
+
+def test_alone_it_is_the_courses_own_loop(shards, tmp_path):
+    """With the same batches `train_sae` gives the same history: its losses are the ones that are used."""
+    class Served(Rows):
+        def batches(self, batch_size, seed, first=0):
+            return Share(shards).batches(batch_size, seed, first)
+
+        def sample(self, n, seed=0):
+            return Share(shards).sample(n)
+
+    cfg, training = SAEConfig(24, 40, 4), TrainingConfig(steps=40, batch_size=64, dead_after=1000)
+    _, theirs = train_sae(Served(shards.sample(10)), cfg, training, progress=False)
+    _, ours = train_shared(shards, cfg, training, checkpoint=tmp_path / "c.safetensors", progress=False)
+    torch.testing.assert_close(ours.unexplained, theirs.unexplained, rtol=1e-4, atol=1e-4)
+    assert ours.dead.tolist() == theirs.dead.tolist() and int(ours.dead.max()) > 0
+
+
+def test_nan_ends_the_training_with_its_step(shards, tmp_path):
+    with pytest.raises(ValueError, match="at step .*training.lr is too high"):
+        train_shared(shards, SAEConfig(24, 40, 4), TrainingConfig(steps=40, batch_size=64, lr=1e30), checkpoint=tmp_path / "c.safetensors", progress=False)
+
+
+def test_a_batch_that_the_text_cannot_fill(begun):
+    config = begun("train")
+    with pytest.raises(PipelineError, match="layer 0: a batch of 1,000,000 tokens cannot be filled.*Lower training.batch_size"):
+        run_pipeline(replace(config, training=replace(config.training, batch_size=1_000_000)), only="train", progress=False)
+
+
+def digests_of(run):
+    return read_record(run, "train")["digest"]
+
+
+def _kill_a_worker(checkpoint, done):
+    """End one worker as soon as a checkpoint is there."""
+    while not done.is_set():
+        workers = [child for child in psutil.Process().children(recursive=True) if "utils.pipeline.workers" in child.cmdline()] if checkpoint.exists() else []
+        if len(workers) == 2:
+            workers[1].kill()
+            return
+        time.sleep(0.005)
+
+
+def test_two_processes_are_one_and_a_dead_worker_costs_nothing(make_config, tmp_path):
+    """One process and two, compared over 50 steps; then two of which one is killed and that go on. They end at the very bits of the unbroken two."""
+    training = TrainingConfig(steps=400, batch_size=64, dead_after=1000, checkpoint_every=20)
+    together = make_config(tmp_path / "together", training=training, processes=2, capture=CaptureConfig((2,), 12, 128, 32))
+    run_pipeline(together, only="sentences", progress=False)
+    run_pipeline(together, only="capture", progress=False)
+    run_pipeline(together, only="shuffle", progress=False)
+    alone, broken = (replace(together, folder=str(tmp_path / name), processes=processes) for name, processes in (("alone", 1), ("broken", 2)))
+    for config in (alone, broken):
+        shutil.copytree(together.folder, config.folder)
+    together, alone = (run_pipeline(config, only="train", progress=False) for config in (together, alone))
+    one, two = (safetensors.torch.load_file(run.at("train", 2) / HISTORY) for run in (alone, together))
+    torch.testing.assert_close(one["unexplained"][:50], two["unexplained"][:50], rtol=0, atol=TOLERANCE)
+    assert torch.equal(one["dead"][:50], two["dead"][:50]) and int(one["dead"][:50].max()) > 0
+
+    checkpoint = Run(broken).at("train", 2) / CHECKPOINT
+    done = threading.Event()
+    killer = threading.Thread(target=_kill_a_worker, args=(checkpoint, done))
+    killer.start()
+    try:
+        with pytest.raises(PipelineError, match=r"worker 1 of 2 died while it trained layer 2: Signal 9 \(SIGKILL\).* Step [1-9]\d*0 of 400 is saved; go on .* resume"):
+            run_pipeline(broken, only="train", progress=False)
+    finally:
+        done.set()
+        killer.join()
+    resumed = run_pipeline(broken, only="train", progress=False)
+    assert digests_of(resumed) == digests_of(together)
+
+
+def test_what_a_worker_has_to_say_is_handed_on(begun):
+    config = begun("train")
+    config = replace(config, training=replace(config.training, batch_size=1_000_000), processes=2)
+    with pytest.raises(PipelineError, match="worker [01] of 2 died while it trained layer 0: layer 0: a batch of 1,000,000 tokens cannot be filled"):
+        run_pipeline(config, only="train", progress=False)
+    assert not Run(config).at("train", 0).joinpath("sae").exists()
