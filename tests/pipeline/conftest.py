@@ -50,10 +50,10 @@ def model_folder(save_model, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def texts(tmp_path_factory):
-    """A folder of 60 files of 20 to 199 words that the model knows."""
+    """A folder of 40 files of 20 to 199 words that the model knows."""
     folder, rng = tmp_path_factory.mktemp("texts"), torch.Generator().manual_seed(0)
     words = sorted(word for word in models.tiny_model().tokenizer.get_vocab() if word.isalpha())
-    for i in range(60):
+    for i in range(40):
         length = int(torch.randint(20, 200, (1,), generator=rng))
         (folder / f"{i}.txt").write_text(" ".join(words[j] for j in torch.randint(len(words), (length,), generator=rng)))
     return folder
@@ -65,7 +65,7 @@ def make_config(model_folder, texts):
     def make(folder, **parts):
         config = PipelineConfig(
             folder=str(folder), text=TextConfig(folder=str(texts), held_out=0.2), model=str(model_folder), device="cpu",
-            capture=CaptureConfig(layers=(0, 2), context=12, contexts_per_shard=128, batch_size=32), sae=SizeConfig(d_sae=40, k=4),
+            capture=CaptureConfig(layers=(0, 2), context=12, contexts_per_shard=96, batch_size=96), sae=SizeConfig(d_sae=40, k=4),
             training=TrainingConfig(steps=30, batch_size=64, dead_after=1000, checkpoint_every=10), reading=ReadingConfig(contexts=100),
             verification=VerificationConfig(latents=6, controls=5, contexts=4, tokens=10),
         )

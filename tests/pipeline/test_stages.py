@@ -59,7 +59,7 @@ def stop_after(shards):
 @pytest.mark.parametrize("parts, message", [
     ({"sae": SizeConfig(41, 4)}, "train in .* was made differently: sae.d_sae: 40 -> 41. Undo that.*or delete what depends on it: .*train, .*features.*card"),
     ({"seed": 1}, "capture in .* was made differently: seed: 0 -> 1"),
-    ({"capture": CaptureConfig((0,), 12, 128, 32)}, r"capture.layers: \[0, 2\] -> \[0\]"),
+    ({"capture": CaptureConfig((0,), 12, 96, 96)}, r"capture.layers: \[0, 2\] -> \[0\]"),
     ({"processes": 2}, "processes: 1 -> 2"),
 ])
 def test_another_configuration_is_refused_and_nothing_is_touched(parts, message, finished, digests):

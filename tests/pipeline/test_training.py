@@ -90,7 +90,7 @@ def _kill_a_worker(checkpoint, done):
 def test_two_processes_are_one_and_a_dead_worker_costs_nothing(make_config, tmp_path):
     """One process and two, compared over 50 steps; then two of which one is killed and that go on. They end at the very bits of the unbroken two."""
     training = TrainingConfig(steps=400, batch_size=64, dead_after=1000, checkpoint_every=20)
-    together = make_config(tmp_path / "together", training=training, processes=2, capture=CaptureConfig((2,), 12, 128, 32))
+    together = make_config(tmp_path / "together", training=training, processes=2, capture=CaptureConfig((2,), 12, 96, 96))
     run_pipeline(together, only="sentences", progress=False)
     run_pipeline(together, only="capture", progress=False)
     run_pipeline(together, only="shuffle", progress=False)

@@ -22,6 +22,7 @@ from utils.pipeline.workers import SAE_FOLDER, trained
 from utils.sae.course_sae import pca
 from utils.sae.metrics import Cost, Fit, measure_cost, measure_fit
 from utils.sae.model import SAE, WEIGHTS
+from utils.sae.shards import Shards
 from utils.sae.training import normalisation
 
 CARD, README = "card.json", "README.md"
@@ -35,7 +36,7 @@ def write_cards(run: Run) -> dict[Path, str]:
     for layer in run.hooks:
         card, readme = run.at("card", layer) / CARD, run.at("card", layer) / README
         if not card.exists():
-            atomic_write(card, json.dumps(measure(run, layer), indent=1, allow_nan=False))
+            atomic_write(card, json.dumps(measure(run, layer), indent=1))
         atomic_write(readme, card_text(json.loads(card.read_text("utf-8"))))
         files += [card, readme]
     return hashed(*files)
@@ -62,13 +63,13 @@ def measure(run: Run, layer: int) -> dict:
     }
 
 
-def _untrained(sae: SAE, train: object) -> SAE:
+def _untrained(sae: SAE, train: Shards) -> SAE:
     control = SAE(sae.cfg, seed=99).requires_grad_(False)
     control.rescale_(*normalisation(train.sample(_SAMPLE)))
     return control.to(sae.b_dec.device)
 
 
-def _cost(run: Run, sae: SAE, held: object) -> Cost:
+def _cost(run: Run, sae: SAE, held: Shards) -> Cost:
     """The loss with the SAE on some held-out rows, one of each document first."""
     sentences = Sentences(run.at("sentences"))
     index = sentences.held_out[torch.randperm(len(sentences.held_out), generator=torch.Generator().manual_seed(run.config.seed))]

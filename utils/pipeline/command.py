@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from utils.pipeline.config import PipelineConfig, PipelineError, load_config
@@ -53,4 +54,4 @@ def _config(action: str, place: Path) -> PipelineConfig:
         raise PipelineError(f"{place} is a folder: `run` takes a YAML file; `resume` goes on with the run in a folder.")
     if not (place / CONFIG_FILE).exists():
         raise PipelineError(f"{place} holds no run: it has no {CONFIG_FILE}. Begin one with: python -m utils pipeline run CONFIG")
-    return load_config(place / CONFIG_FILE)
+    return replace(load_config(place / CONFIG_FILE), folder=str(place.resolve()))  # the folder may have been moved

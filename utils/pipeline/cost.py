@@ -5,9 +5,9 @@ The probe runs a few batches through the model, takes a few training steps and w
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -18,15 +18,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from utils.activations import collect_activations
+from utils.data.corpus import Document
 from utils.data.fetch import sha256_of
 from utils.paths import atomic_write
 from utils.pipeline.capture import capture_bytes
 from utils.pipeline.config import PipelineError
 from utils.pipeline.records import Run, read_record
-from utils.pipeline.text import Sentences, documents_of, size_of
+from utils.pipeline.text import Sentences, bytes_of, documents_of, size_of
 from utils.sae.model import SAEConfig
 from utils.sae.shards import contexts
-from utils.sae.timing import WARM_UP, step_seconds
+from utils.sae.training import Rows, train_sae
 
 _SAMPLE_CHARACTERS = 400_000
 _PROBE_BYTES = 32_000_000
@@ -67,14 +68,15 @@ def estimate(run: Run) -> list[Cost]:
     held = max(2, round(config.text.held_out * rows))
     stored, read = min(held, config.capture.contexts_per_shard), min(held, config.reading.contexts) * context
     train = (rows - held) * context
-    captured, weights = capture_bytes(run, rows - held + stored), 8 * run.model.cfg.d_model * config.sae.d_sae * layers
+    captured, shuffled = capture_bytes(run, rows - held + stored), capture_bytes(run, rows - held)
+    weights = 8 * run.model.cfg.d_model * config.sae.d_sae * layers
     pushed = (config.verification.latents + config.verification.controls + 1) * config.verification.contexts * config.verification.tokens * layers
     measured = 5 * min(48, held) * context * layers
     trained = config.training.steps * config.training.batch_size * layers
     costs = [
         Cost("sentences", rows * context, 4 * rows * context, 4 * rows * context * speed.byte),
         Cost("capture", train + stored * context, captured, (train + stored * context) * speed.captured + captured * speed.byte),
-        Cost("shuffle", train * layers, captured, 2 * captured * speed.byte),
+        Cost("shuffle", train * layers, shuffled, 2 * shuffled * speed.byte),
         Cost("train", trained, 4 * weights, config.training.steps * layers * speed.step),
         Cost("features", read * layers, (4 * config.sae.k * read + _BYTES_A_LATENT * config.sae.d_sae) * layers, read * layers * speed.whole),
         Cost("labels", 0, 0, 0.0),
@@ -93,7 +95,7 @@ def _rows(run: Run) -> tuple[int, Int[Tensor, "n context"]]:
         return len(sentences.document), sentences.rows(torch.arange(min(256, len(sentences.document))))
     length = 0
 
-    def within(document: object) -> bool:
+    def within(document: Document) -> bool:
         nonlocal length
         room, length = length < _SAMPLE_CHARACTERS, length + len(document.text)
         return room
@@ -103,8 +105,7 @@ def _rows(run: Run) -> tuple[int, Int[Tensor, "n context"]]:
         tokens, _ = contexts(run.model, sample, context)
     except ValueError as error:
         raise PipelineError(f"the first documents give no row: {error}") from error
-    read = sum(len(document.text.encode("utf-8", "replace")) for document in sample)
-    size = sum(len(document.text.encode("utf-8", "replace")) for document in documents_of(text)) if text.corpus else size_of(text)
+    read, size = sum(map(bytes_of, sample)), size_of(text)
     most = text.max_tokens // context if text.max_tokens else None
     rows = most if size is None else max(1, round(len(tokens) * size / read))
     return rows if most is None else min(rows, most), tokens
@@ -137,13 +138,17 @@ def _speed(run: Run, sample: Int[Tensor, "n context"], bar: tqdm) -> _Speed:
 def _step(run: Run, acts: Float[Tensor, "n d_model"]) -> float:
     """Seconds of a training step, the processes' messages not counted."""
     share = run.config.training.batch_size // run.config.processes
-    training = replace(run.config.training, steps=WARM_UP + 4, batch_size=share)
-    rows = acts[torch.arange(max(share, len(acts))) % len(acts)]
-    seconds, _ = step_seconds(rows, SAEConfig(rows.shape[1], run.config.sae.d_sae, run.config.sae.k), training)
-    return statistics.median(seconds.tolist())
+    rows = Rows(acts[torch.arange(max(share, len(acts))) % len(acts)])
+    cfg = SAEConfig(acts.shape[1], run.config.sae.d_sae, run.config.sae.k)
+
+    def seconds(steps: int) -> float:
+        return _seconds(lambda: train_sae(rows, cfg, replace(run.config.training, steps=steps, batch_size=share), device=run.model.cfg.device, progress=False))
+
+    seconds(1)
+    return max(seconds(9) - seconds(1), 1e-6) / 8  # what happens before the first step falls out
 
 
-def _seconds(work: object) -> float:
+def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -117,13 +117,8 @@ def read_features(run: Run) -> dict[Path, str]:
                                          batch_size=run.config.capture.batch_size, seed=run.config.seed)
             except FeatureError as error:
                 raise PipelineError(f"layer {layer}: {error}") from error
-            _timeless(stats).save(file)
+            replace(stats, seconds=0.0).save(file)  # without the time that it took, two runs write the same file
     return hashed(*files)
-
-
-def _timeless(stats: FeatureStats) -> FeatureStats:
-    """The same without the seconds that it took: two runs then write the same file."""
-    return FeatureStats(**{**vars(stats), "seconds": 0.0})
 
 
 def stats_of(run: Run, layer: int) -> FeatureStats:

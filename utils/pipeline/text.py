@@ -119,12 +119,17 @@ def _neighbour(path: Path) -> str:
 
 
 def size_of(text: TextConfig) -> int | None:
-    """The bytes of a source, None for what is streamed. It also notices that a source changed while it was being read."""
+    """The bytes of a source, None for what is streamed. They also tell that a source changed while it was being read."""
     if text.folder:
         return sum(path.stat().st_size for path in text_files(Path(text.folder)))
     if text.jsonl:
         return Path(text.jsonl).stat().st_size if Path(text.jsonl).is_file() else 0
-    return None
+    return None if text.dataset else sum(map(bytes_of, documents_of(text)))
+
+
+def bytes_of(document: Document) -> int:
+    """A document's length in UTF-8."""
+    return len(document.text.encode("utf-8", "replace"))
 
 
 def write_sentences(run: Run) -> dict[Path, str]:
@@ -142,14 +147,16 @@ def write_sentences(run: Run) -> dict[Path, str]:
     del manifest["parts"][[*there, False].index(False):]
     rows = sum(part["rows"] for part in manifest["parts"])
     first = sum(part["documents"] for part in manifest["parts"])
-    with tqdm(total=most and most * context, initial=rows * context, unit=" tokens", unit_scale=True, desc="sentences", delay=2, disable=not run.progress) as bar:
+    # The time left follows from the bytes where their number is known, else from the tokens that are wanted.
+    whole, key, unit = (most * context, "tokens", " tokens") if manifest["size"] is None else (manifest["size"], "bytes", "B")
+    with tqdm(total=whole, initial=sum(part[key] for part in manifest["parts"]), unit=unit, unit_scale=True, desc="sentences", delay=2, disable=not run.progress) as bar:
         for texts in _parts(documents_of(text, first)):
             if most is not None and rows >= most:
                 break
             manifest["parts"].append(_write_part(run, folder / _name(len(manifest["parts"])), texts, first, None if most is None else most - rows))
             atomic_write(folder / MANIFEST, json.dumps(manifest, indent=1))
             rows, first = rows + manifest["parts"][-1]["rows"], first + len(texts)
-            bar.update(manifest["parts"][-1]["rows"] * context)
+            bar.update(manifest["parts"][-1][key])
     _enough(run, manifest)
     atomic_write(folder / MANIFEST, json.dumps({**manifest, "finished": True}, indent=1))
     return {folder / _name(i): part["sha256"] for i, part in enumerate(manifest["parts"])}
@@ -181,14 +188,14 @@ def _write_part(run: Run, path: Path, texts: list[Document], first: int, most: i
     columns = {"tokens": tokens[:most].int(), "document": torch.tensor(numbers, dtype=torch.long)[owners][:most], "held_out": on_side}
     content = safetensors.torch.save(columns)
     atomic_write(path, content)
-    return {"rows": len(on_side), "held_out": int(on_side.sum()), "documents": len(texts), "without_a_row": len(texts) - len(owners.unique()),
+    return {"rows": len(on_side), "held_out": int(on_side.sum()), "documents": len(texts), "tokens": len(on_side) * context, "bytes": sum(map(bytes_of, texts)), "without_a_row": len(texts) - len(owners.unique()),
             "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def _enough(run: Run, manifest: dict) -> None:
     found = Sentences(run.at("sentences"), manifest["parts"])
     context, read = run.config.capture.context, sum(part["documents"] for part in manifest["parts"])
-    if not len(found.train):
+    if not manifest["parts"] or not len(found.train):
         raise PipelineError(f"of {read:,} documents none that is trained on fills a row of {context} tokens: the text is empty or too short. "
                             f"Give longer documents, or a smaller capture.context, and delete {run.at('sentences')}.")
     if len(found.document[found.held_out].unique()) < 2:

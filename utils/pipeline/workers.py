@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
@@ -123,8 +124,7 @@ def _launch(run: Run, layer: int) -> None:
 
 def _epitaph(run: Run, layer: int, rank: int, exit_code: int, message: str) -> str:
     """What is said of a worker that died, and how to go on."""
-    told = message.removeprefix("PipelineError: ")
-    why = told if exit_code > 0 and message.startswith("PipelineError") else message.splitlines()[0] if exit_code < 0 else f"exit code {exit_code}, see above"
+    why = f"exit code {exit_code}" if message.startswith("To enable traceback") else message.removeprefix("PipelineError: ").strip()
     return (f"worker {rank} of {run.config.processes} died while it trained layer {layer}: {why}. The others were ended. Step {steps_done(run.at('train', layer)):,} of "
             f"{run.config.training.steps:,} is saved; go on from there with: python -m utils pipeline resume {run.folder}")
 
@@ -133,8 +133,9 @@ def _epitaph(run: Run, layer: int, rank: int, exit_code: int, message: str) -> s
 def main() -> None:
     """One worker: python -m utils.pipeline.workers RUN_FOLDER LAYER, under torchrun."""
     folder, layer = Path(sys.argv[1]), int(sys.argv[2])
+    sys.excepthook = lambda kind, error, trace: None if kind is PipelineError else sys.__excepthook__(kind, error, trace)  # the launcher says it, once
     threading.Thread(target=_die_with_parent, args=(os.getppid(),), daemon=True).start()
-    run = Run(load_config(folder / CONFIG_FILE), progress="--quiet" not in sys.argv)
+    run = Run(replace(load_config(folder / CONFIG_FILE), folder=str(folder)), progress="--quiet" not in sys.argv)
     local, device = int(os.environ["LOCAL_RANK"]), _device(run)
     if device.type == "cuda":
         device = torch.device("cuda", local)
