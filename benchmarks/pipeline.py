@@ -63,7 +63,7 @@ def make_shards(folder: Path, d_in: int) -> None:
     """Made-up activations: how long a step takes does not depend on what they are."""
     acts = torch.randn(16 * BATCH, d_in, generator=torch.Generator().manual_seed(0)).half()
     nothing = torch.zeros(len(acts), dtype=torch.int)
-    entry = write_shard(folder, 0, {"acts": acts, "token": nothing, "document": nothing, "position": nothing.short()})
+    entry = write_shard(folder, 0, {"acts": acts, "token": nothing, "document": nothing.clone(), "position": nothing.short()})
     manifest = {"hook": resid_post(0), "d_model": d_in, "contexts": 1, "contexts_per_shard": 1, "documents": [], "shards": [entry]}
     atomic_write(folder / MANIFEST, json.dumps(manifest))
 

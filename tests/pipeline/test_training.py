@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 import time
@@ -13,7 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from utils.pipeline.capture import open_shards
+from utils.pipeline.capture import open_shards, write_shard
 from utils.pipeline.config import CaptureConfig, PipelineError
 from utils.pipeline.records import Run, read_record
 from utils.pipeline.stages import run_pipeline
@@ -27,8 +28,17 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def shards(finished):
-    return open_shards(finished.at("shuffle", 2))
+def shards(tmp_path_factory):
+    """Three shards of different sizes: sums of few of 30 directions, no two rows alike."""
+    folder, rng = tmp_path_factory.mktemp("shards"), torch.Generator().manual_seed(0)
+    directions, entries = torch.randn(30, 24, generator=rng), []
+    for i, n in enumerate((300, 410, 250)):
+        acts = (torch.rand(n, 30, generator=rng) * (torch.rand(n, 30, generator=rng) < 0.1)) @ directions + 0.01 * torch.randn(n, 24, generator=rng)
+        nothing = torch.zeros(n, dtype=torch.int)
+        entries.append(write_shard(folder, i, {"acts": acts.half(), "token": nothing, "document": nothing.clone(), "position": nothing.short()}))
+    manifest = {"hook": "blocks.0.hook_out", "d_model": 24, "contexts": 3, "contexts_per_shard": 1, "documents": [], "shards": entries}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return open_shards(folder)
 
 
 def test_the_shares_of_two_processes_are_the_batch_of_one(shards):
@@ -55,7 +65,7 @@ def test_alone_it_is_the_courses_own_loop(shards, tmp_path):
         def sample(self, n, seed=0):
             return Share(shards).sample(n)
 
-    cfg, training = SAEConfig(24, 40, 4), TrainingConfig(steps=40, batch_size=64, dead_after=1000)
+    cfg, training = SAEConfig(24, 60, 3), TrainingConfig(steps=40, batch_size=64, dead_after=200)
     _, theirs = train_sae(Served(shards.sample(10)), cfg, training, progress=False)
     _, ours = train_shared(shards, cfg, training, checkpoint=tmp_path / "c.safetensors", progress=False)
     torch.testing.assert_close(ours.unexplained, theirs.unexplained, rtol=1e-4, atol=1e-4)
@@ -89,7 +99,7 @@ def _kill_a_worker(checkpoint, done):
 
 def test_two_processes_are_one_and_a_dead_worker_costs_nothing(make_config, tmp_path):
     """One process and two, compared over 50 steps; then two of which one is killed and that go on. They end at the very bits of the unbroken two."""
-    training = TrainingConfig(steps=400, batch_size=64, dead_after=1000, checkpoint_every=20)
+    training = TrainingConfig(steps=400, batch_size=64, dead_after=128, checkpoint_every=20)
     together = make_config(tmp_path / "together", training=training, processes=2, capture=CaptureConfig((2,), 12, 96, 96))
     run_pipeline(together, only="sentences", progress=False)
     run_pipeline(together, only="capture", progress=False)

@@ -122,8 +122,9 @@ def _launch(run: Run, layer: int) -> None:
         os.chdir(here)
 
 
-def _epitaph(run: Run, layer: int, rank: int, exit_code: int, message: str) -> str:
+def _epitaph(run: Run, layer: int, rank: int, exit_code: int, message: str | dict[str, str]) -> str:
     """What is said of a worker that died, and how to go on."""
+    message = message if isinstance(message, str) else message["message"]  # a worker's own last words come with a traceback
     why = f"exit code {exit_code}" if message.startswith("To enable traceback") else message.removeprefix("PipelineError: ").strip()
     return (f"worker {rank} of {run.config.processes} died while it trained layer {layer}: {why}. The others were ended. Step {steps_done(run.at('train', layer)):,} of "
             f"{run.config.training.steps:,} is saved; go on from there with: python -m utils pipeline resume {run.folder}")
