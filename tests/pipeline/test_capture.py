@@ -13,7 +13,7 @@ from utils.activations import collect_activations
 from utils.hooks import resid_post
 from utils.paths import atomic_write
 from utils.pipeline import capture as capture_module
-from utils.pipeline.capture import dealt, open_shards
+from utils.pipeline.capture import dealt, open_shards, verified_shards
 from utils.pipeline.config import CaptureConfig, PipelineError
 from utils.pipeline.stages import run_pipeline
 from utils.pipeline.text import Sentences
@@ -26,7 +26,7 @@ def sorted_rows(acts):
 @pytest.mark.parametrize("layer", [0, 2])
 @pytest.mark.parametrize("split", ["train", "held-out"])
 def test_shards_hold_what_collect_activations_gives(split, layer, finished):
-    shards, sentences = open_shards(finished.at("capture", layer) / split, verify=True), Sentences(finished.at("sentences"))
+    shards, sentences = verified_shards(finished.at("capture", layer) / split, progress=False), Sentences(finished.at("sentences"))
     index = sentences.train if split == "train" else sentences.held_out
     tokens = sentences.rows(index)
     expected = collect_activations(finished.model, tokens, resid_post(layer), mask=torch.ones_like(tokens, dtype=torch.bool), position="all", cache=False, progress=False)
@@ -55,7 +55,7 @@ def test_every_column_moves_with_its_token(finished):
 
 
 def test_the_shuffle_loses_nothing_and_mixes_shards(finished):
-    old, new = open_shards(finished.at("capture", 2) / "train"), open_shards(finished.at("shuffle", 2), verify=True)
+    old, new = open_shards(finished.at("capture", 2) / "train"), verified_shards(finished.at("shuffle", 2), progress=False)
     assert len(old.parts) > 2 and len(new) == len(old)
     assert torch.equal(sorted_rows(torch.cat([part["acts"] for part in old.parts])), sorted_rows(torch.cat([part["acts"] for part in new.parts])))
     for j, part in enumerate(new.parts):

@@ -41,10 +41,11 @@ def shards(tmp_path_factory):
     return open_shards(folder)
 
 
-def test_the_shares_of_two_processes_are_the_batch_of_one(shards):
-    alone, left, right = (islice(share.batches(64, seed=3), 40) for share in (Share(shards), Share(shards, 0, 2), Share(shards, 1, 2)))
+@pytest.mark.parametrize("size", [64, 320], ids=["smaller than a shard", "larger than some"])
+def test_the_shares_of_two_processes_are_the_batch_of_one(size, shards):
+    alone, left, right = (islice(share.batches(size, seed=3), 40) for share in (Share(shards), Share(shards, 0, 2), Share(shards, 1, 2)))
     for whole, first, second in zip(alone, left, right):
-        assert torch.equal(whole, torch.cat([first, second]))
+        assert len(whole) == size and torch.equal(whole, torch.cat([first, second]))
 
 
 def test_an_epoch_has_every_token_once_and_goes_on_anywhere(shards):

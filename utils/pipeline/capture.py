@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from utils.activations import TokenActivations, collect_activations
+from utils.data.fetch import sha256_of
 from utils.paths import MANIFEST, atomic_write
 from utils.pipeline.config import PipelineError
 from utils.pipeline.records import Run
@@ -125,19 +126,22 @@ def write_shard(folder: Path, i: int, columns: dict[str, Tensor]) -> dict[str, i
     return {"tokens": len(columns["acts"]), "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def open_shards(folder: Path, *, verify: bool = False) -> Shards:
-    """The shards of a finished stage. `verify` hashes every file.
-
-    Raises: PipelineError naming the file that is missing or damaged, and what to do.
-    """
+def open_shards(folder: Path) -> Shards:
+    """The shards of a finished stage. Raises PipelineError naming the file that is missing or damaged, and what to do."""
     try:
-        shards = Shards(folder)
-        if verify:
-            shards.verify()
-        return shards
+        return Shards(folder)
     except ShardError as error:
         reason = str(error).split(" Delete this file")[0]
         raise PipelineError(f"{reason} Delete that file and run again: it is made anew.") from error
+
+
+def verified_shards(folder: Path, progress: bool) -> Shards:
+    """The same after every file was hashed, with the time left. Raises PipelineError naming the first that is not what was written."""
+    shards = open_shards(folder)
+    for i, shard in enumerate(tqdm(shards.manifest["shards"], desc="checking shards", delay=2, leave=False, disable=not progress)):
+        if sha256_of(shard_path(folder, i)) != shard["sha256"]:
+            raise PipelineError(f"{shard_path(folder, i)} is damaged: its content changed. Delete that file and run again: it is made anew.")
+    return shards
 
 
 def shuffle(run: Run) -> dict[Path, str]:
@@ -148,7 +152,7 @@ def shuffle(run: Run) -> dict[Path, str]:
 
     Raises: PipelineError when the disk has no room or a captured shard is damaged.
     """
-    captured = {layer: open_shards(run.at("capture", layer) / "train", verify=True) for layer in run.hooks}
+    captured = {layer: verified_shards(run.at("capture", layer) / "train", run.progress) for layer in run.hooks}
     check_room(run, "shuffle", sum(_written(shards.folder) for shards in captured.values()) - _written(run.at("shuffle")))
     outputs = {}
     with tqdm(total=sum(map(len, captured.values())), unit=" tokens", unit_scale=True, desc="shuffle", delay=2, disable=not run.progress) as bar:

@@ -61,7 +61,7 @@ class Share:
             for index in self._order(epoch_seed(seed, epoch)):
                 waiting = torch.cat([waiting, index])
                 whole = len(waiting) // batch_size * batch_size
-                for batch in waiting[:whole].split(batch_size):
+                for batch in waiting[:whole].view(-1, batch_size):  # none at all after a shard that is smaller than a batch
                     if skip == 0:
                         yield self.shards.rows(batch[mine])
                     skip = max(0, skip - 1)

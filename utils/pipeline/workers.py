@@ -24,7 +24,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, r
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from utils.paths import ROOT, atomic_write
-from utils.pipeline.capture import open_shards
+from utils.pipeline.capture import open_shards, verified_shards
 from utils.pipeline.config import PipelineError, load_config
 from utils.pipeline.records import Run, hashed
 from utils.pipeline.training import train_shared
@@ -45,7 +45,8 @@ def train(run: Run) -> dict[Path, str]:
         folder = run.at("train", layer)
         if not _finished(folder):
             shutil.rmtree(folder / SAE_FOLDER, ignore_errors=True)
-            open_shards(run.at("shuffle", layer), verify=not (folder / CHECKPOINT).exists())
+            if not (folder / CHECKPOINT).exists():
+                verified_shards(run.at("shuffle", layer), run.progress)
             if run.config.processes == 1:
                 train_layer(run, layer, _device(run))
             else:
