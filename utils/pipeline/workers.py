@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -116,11 +117,16 @@ def _launch(run: Run, layer: int) -> None:
         log.setLevel(logging.CRITICAL)  # one message is enough, and it is ours
         elastic_launch(config, sys.executable)(*command)
     except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+        rank, failure = min(error.failures.items(), key=lambda item: (not _struck(item[1].exitcode), item[1].timestamp))
         raise PipelineError(_epitaph(run, layer, rank, failure.exitcode, failure.message)) from None
     finally:
         log.setLevel(level)
         os.chdir(here)
+
+
+def _struck(exit_code: int) -> bool:
+    """Whether a worker was killed from outside (by hand, or for its memory): the others then die of the lost connection, perhaps in the same second."""
+    return exit_code < 0 and exit_code != -signal.SIGTERM  # which is how the launcher ends the rest
 
 
 def _epitaph(run: Run, layer: int, rank: int, exit_code: int, message: str | dict[str, str]) -> str:
