@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,14 +25,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from utils.activations import collect_activations
 from utils.hooks import resid_post
 from utils.models import load_model
 from utils.paths import MANIFEST, atomic_write
+from utils.pipeline import training as shared_training
 from utils.pipeline.capture import open_shards, write_shard
-from utils.pipeline.training import train_shared
+from utils.pipeline.training import Share
 from utils.sae.model import SAE, SAEConfig
 from utils.sae.training import TrainingConfig
 
@@ -47,7 +49,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def capture_ratio(name: str, layers: list[int], rounds: int) -> None:
     model = load_model(name)
-    tokens = torch.randint(10, model.cfg.d_vocab, (32, 128), generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(10, model.cfg.d_vocab, (32, min(128, model.cfg.n_ctx)), generator=torch.Generator().manual_seed(0))
     tokens[:, 0] = model.tokenizer.bos_token_id
     collect = lambda chosen: collect_activations(model, tokens, [resid_post(layer) for layer in chosen], position="all", cache=False, progress=False)  # noqa: E731
     collect(layers)
@@ -68,17 +70,31 @@ def make_shards(folder: Path, d_in: int) -> None:
     atomic_write(folder / MANIFEST, json.dumps(manifest))
 
 
+class Stamped(Share):
+    """Notes when a batch was asked for: the time between two is a step's."""
+
+    asked: list[float] = []
+
+    def batches(self, batch_size: int, seed: int, first: int = 0) -> Iterator[Tensor]:
+        for batch in super().batches(batch_size, seed, first):
+            self.asked.append(time.perf_counter())
+            yield batch
+
+
 def step_seconds(folder: str, cfg: SAEConfig, training: TrainingConfig, threads: int) -> float:
-    """Seconds of a step: those of a long run minus those of a short one, so that the start does not count. Run in every worker."""
+    """Seconds of a step, the median without the first ones. Run in every worker."""
     torch.set_num_threads(threads)
-    if "LOCAL_RANK" in os.environ:
+    together = "LOCAL_RANK" in os.environ
+    if together:
         dist.init_process_group("gloo")
-    shards, found = open_shards(Path(folder)), {}
-    for steps in (WARM_UP, WARM_UP + training.steps):
-        with tempfile.TemporaryDirectory() as scratch:
-            one = replace(training, steps=steps, checkpoint_every=10**6)
-            found[steps] = seconds(lambda: train_shared(shards, cfg, one, checkpoint=Path(scratch, "c.safetensors"), progress=False))
-    return (found[WARM_UP + training.steps] - found[WARM_UP]) / training.steps
+    shared_training.Share = Stamped
+    Stamped.asked.clear()
+    with tempfile.TemporaryDirectory() as scratch:
+        longer = replace(training, steps=WARM_UP + training.steps, checkpoint_every=10**6)
+        shared_training.train_shared(open_shards(Path(folder)), cfg, longer, checkpoint=Path(scratch, "c.safetensors"), progress=False)
+    if together:
+        dist.destroy_process_group()
+    return statistics.median(later - sooner for sooner, later in zip(Stamped.asked[WARM_UP:], Stamped.asked[WARM_UP + 1 :]))
 
 
 def launched(processes: int, *arguments: object) -> float:

@@ -12,7 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from utils.pipeline.config import CaptureConfig, PipelineError
+from utils.pipeline.config import CaptureConfig, PipelineError, SizeConfig
 from utils.pipeline.records import Run, read_record
 from utils.pipeline.stages import run_pipeline
 from utils.pipeline.workers import CHECKPOINT, HISTORY
@@ -39,7 +39,7 @@ def _kill_a_worker(checkpoint, done):
 def test_two_processes_are_one_and_a_dead_worker_costs_nothing(make_config, tmp_path):
     """One process and two, compared over 50 steps; then two of which one is killed and that go on. They end at the very bits of the unbroken two."""
     training = TrainingConfig(steps=120, batch_size=64, dead_after=128, checkpoint_every=20)
-    together = make_config(tmp_path / "together", training=training, processes=2, capture=CaptureConfig((2,), 12, 96, 96))
+    together = make_config(tmp_path / "together", training=training, processes=2, capture=CaptureConfig((2,), 12, 96, 96), sae=SizeConfig(120, 2))
     run_pipeline(together, only="sentences", progress=False)
     run_pipeline(together, only="capture", progress=False)
     run_pipeline(together, only="shuffle", progress=False)
