@@ -78,7 +78,7 @@ def estimate(run: Run) -> list[Cost]:
         Cost("capture", train + stored * context, captured, (train + stored * context) * speed.captured + captured * speed.byte),
         Cost("shuffle", train * layers, shuffled, 2 * shuffled * speed.byte),
         Cost("train", trained, 4 * weights, config.training.steps * layers * speed.step),
-        Cost("features", read * layers, (4 * config.sae.k * read + _BYTES_A_LATENT * config.sae.d_sae) * layers, read * layers * speed.whole),
+        Cost("features", read * layers, (4 * config.sae.k * read + _BYTES_A_LATENT * config.sae.d_sae) * layers, read * layers * speed.captured),
         Cost("labels", 0, 0, 0.0),
         Cost("verify", pushed, 0, pushed * speed.whole),
         Cost("card", measured, 0, measured * speed.whole),
