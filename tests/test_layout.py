@@ -21,7 +21,7 @@ FLOORS = [
     ("models",),
     ("course", "sae"),
     ("reading", "steering"),
-    ("yours",),
+    ("pipeline", "yours"),
     ("__main__",),
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -44,6 +44,14 @@ def _parser() -> argparse.ArgumentParser:
     steer.add_argument("table", type=Path)
     steer.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
     steer.add_argument("--figure", type=Path, metavar="FILE", help="write the figure as HTML")
+    pipe = commands.add_parser("pipeline", help="text to labelled, verified latents, in stages that can be stopped and resumed: docs/pipeline.yaml is an example")
+    actions = pipe.add_subparsers(dest="action", required=True)
+    begin = actions.add_parser("run", help="run what is not done yet")
+    begin.add_argument("place", type=Path, metavar="CONFIG", help="a YAML file; its keys are documented in utils/pipeline/config.py")
+    begin.add_argument("--stage", help="this one alone: sentences, capture, shuffle, train, features, labels, verify or card")
+    begin.add_argument("--dry-run", action="store_true", help="print tokens, bytes and minutes from a short probe, and do nothing")
+    for name, words in (("resume", "go on with a run that was stopped"), ("status", "a line a stage: what is done, and how far the others are")):
+        actions.add_parser(name, help=words).add_argument("place", type=Path, metavar="FOLDER", help="the run's folder, or its YAML file")
     new = commands.add_parser("new", help="start a chapter or an exercise from a template")
     new.add_argument("kind", choices=["chapter", "exercise"])
     new.add_argument("chapter", help="the chapter's stem, such as 12_when_a_probe_lies")
@@ -101,6 +109,10 @@ def main(argv: list[str] | None = None) -> int:
         from utils.yours.steering import steer_file
 
         return steer_file(arguments.table, arguments.model, arguments.figure)
+    if arguments.command == "pipeline":
+        from utils.pipeline.command import pipeline
+
+        return pipeline(arguments.action, arguments.place, stage=getattr(arguments, "stage", None), dry_run=getattr(arguments, "dry_run", False))
     if arguments.command == "new":
         from utils.course.new import new
 
