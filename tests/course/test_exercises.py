@@ -310,9 +310,9 @@ def test_an_answer_that_would_be_given_away_is_not_shown():
 
 def test_a_name_on_thin_evidence_says_perhaps():
     """One wrong number can have many causes."""
-    exercise = _toy(lambda x: float(x.mean()), lambda rng: [Case("only", torch.tensor([1.0, 2.0, 6.0]))])
-    exercise.mistake("sum", "You sum, and the specification says mean.")(lambda x: float(x.sum()))
-    assert dict(judge(exercise, lambda x: float(x.sum())).lines)["sum"].startswith("Perhaps: ")
+    exercise = _toy(lambda rates: float(rates.mean()), lambda rng: [Case("only", torch.tensor([1.0, 2.0, 6.0]))])  # a name whose sign is not turned
+    exercise.mistake("sum", "You sum, and the specification says mean.")(lambda rates: float(rates.sum()))
+    assert dict(judge(exercise, lambda rates: float(rates.sum())).lines)["sum"].startswith("Perhaps: ")
     surer = _toy(lambda x: x.mean(0), lambda rng: [Case("only", torch.randn(5, 3, generator=rng))])
     surer.mistake("sum", "You sum, and the specification says mean.")(lambda x: x.sum(0))
     assert dict(judge(surer, lambda x: x.sum(0)).lines)["sum"].startswith("You sum")
