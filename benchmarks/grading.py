@@ -30,8 +30,9 @@ def answer(exercise: Exercise, stub: str, rng: random.Random) -> str:
     kind = rng.random()
     if kind < 0.6:
         return inspect.getsource(exercise.reference)
-    if kind < 0.9 and exercise.mistakes:
-        source = inspect.getsource(rng.choice(list(exercise.mistakes.values())).function)
+    written = [mistake.function for mistake in exercise.mistakes.values() if inspect.isfunction(mistake.function)]  # not a row of a table
+    if kind < 0.9 and written:
+        source = inspect.getsource(rng.choice(written))
         return re.sub(r"\A.*?^def \w+\(", f"def {exercise.name}(", source, count=1, flags=re.S | re.M)
     return stub
 
