@@ -44,7 +44,7 @@ def test_the_figure_shows_every_rival(found):
     assert list(fig.data[0].y) == ["your probe", *found.rivals, "probe, groups torn apart"] and fig.layout.title.text == found.headline
 
 
-@pytest.mark.parametrize("changes, words", [({}, "stands"), ({"ahead": (0.1, -0.1, 0.2)}, "by: length"), ({"probe": (0.55, 0.45, 0.65)}, "Luck"),
+@pytest.mark.parametrize("changes, words", [({}, "stands"), ({"ahead": (0.1, -0.1, 0.2)}, "ahead of: length"), ({"probe": (0.55, 0.45, 0.65)}, "Luck"),
                                             ({"shuffled": (0.05, 0.95) * 30}, "Luck"), ({"probe": (0.2, 0.1, 0.3)}, "wrong way round")])
 def test_the_verdict_follows_from_the_rivals(changes, words):
     assert words in report(**changes).headline
