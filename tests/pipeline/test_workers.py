@@ -65,7 +65,7 @@ def test_two_processes_are_one_and_a_dead_worker_costs_nothing(make_config, tmp_
     killer = threading.Thread(target=_kill_a_worker, args=(checkpoint, done))
     killer.start()
     try:
-        with pytest.raises(PipelineError, match=r"worker [01] of 2 died while it trained layer 2: Signal 9 \(SIGKILL\).* Step [0-9]+ of 240 is saved; go on .* resume"):
+        with pytest.raises(PipelineError, match=r"worker [01] of 2 died while it trained layer 2: Signal 9 \(SIGKILL\).* Step (20|40|60|80|1[02468]0|2[02]0) of 240 is saved; go on .* resume"):
             run_pipeline(broken, only="train", progress=False)
     finally:
         done.set()
