@@ -115,6 +115,12 @@ def test_perplexity_is_of_all_tokens_together(model):
     assert score.interval[0] <= score.value <= score.interval[1]
 
 
+def test_no_perplexity_of_two_texts_reaches_below_one(model):
+    """Nor to less than its value: two unlike texts have Student's interval, some thirteen times as wide as their deviation."""
+    score = perplexity(model, ["A dog", "The keys"], [" is", " larger than two cities"])
+    assert 1 <= score.interval[0] <= score.value < score.interval[1]
+
+
 def test_perplexity_of_a_steered_model_is_refused(model, direction):
     with pytest.raises(SteeringError, match="after the `with` block"):
         with steer(model, HERE, direction(), 3.0):

@@ -205,15 +205,14 @@ def bench_svg(points: Sequence[BenchPoint], effect_name: str) -> str:
     frame = f'<svg class="pts-plot-svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" role="img" aria-label="effect against cost">'
     if not points:
         return f'{frame}<text x="{_WIDTH / 2}" y="{_HEIGHT / 2}" text-anchor="middle">Press Write: each run leaves a point here.</text></svg>'
-    # No perplexity is below 1, whatever Student's interval says of a few texts.
-    costs = [max(value, 1.0) for point in points for value in (point.cost.low, point.cost.high)]
+    costs = [value for point in points for value in (point.cost.low, point.cost.high)]
     effects = [value for point in points for value in (point.effect.low, point.effect.high)]
     low_x, high_x = math.log(min(costs)) - 0.1, math.log(max(costs)) + 0.1
     margin = 0.08 * max(max(effects) - min(effects), 0.1)
     low_y, high_y = min(effects) - margin, max(effects) + margin
 
     def x(cost: float) -> float:
-        return _LEFT + (math.log(max(cost, 1.0)) - low_x) / (high_x - low_x) * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (math.log(cost) - low_x) / (high_x - low_x) * (_WIDTH - _LEFT - _RIGHT)
 
     def y(effect: float) -> float:
         return _TOP + (high_y - effect) / (high_y - low_y) * (_HEIGHT - _TOP - _BOTTOM)

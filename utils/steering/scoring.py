@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -212,7 +213,9 @@ def perplexity(model: TransformerBridge, prompts: Sequence[str], continuations: 
     nats = [-log_probs.double() for log_probs in token_log_probs(model, continuations, prompts=prompts, chat=chat)]
     values = torch.stack([each.mean() for each in nats]).exp()  # the mean of no tokens is NaN
     sums, counts = torch.stack([each.sum() for each in nats]), torch.tensor([float(len(each)) for each in nats])
-    return Score(values, bootstrap(lambda s: (s[0] / s[1]).exp(), sums, counts))
+    mean = bootstrap(lambda s: s[0] / s[1], sums, counts)
+    # In logs, and cut at 0: Student's interval of a few texts would reach to perplexities below 1, which there are none.
+    return Score(values, Estimate(*(math.exp(nats) for nats in (mean.value, max(mean.low, 0.0), mean.high))))
 
 
 def distinct_n(texts: Sequence[str], n: int = 2) -> Score:
