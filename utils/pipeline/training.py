@@ -22,8 +22,7 @@ from tqdm.auto import tqdm
 
 from utils.sae.model import SAE, SAEConfig
 from utils.sae.shards import Shards, epoch_seed
-from utils.sae.training import History, TrainingConfig, normalisation, read_run, save_run
-from utils.sae.training import _forward as losses_of  # the very losses of `train_sae`: two that differ would be worth nothing
+from utils.sae.training import History, TrainingConfig, normalisation, read_run, save_run, training_forward
 
 _SAMPLE = 100_000
 """Tokens from which mean and scale are taken."""
@@ -90,7 +89,7 @@ class _Losses(nn.Module):
 
     def forward(self, x: Float[Tensor, "n d_in"], dead: Bool[Tensor, " d_sae"]) -> tuple[Tensor, Tensor, Tensor]:
         """(squared error per token, auxiliary loss, the latents that fired)."""
-        rebuilt, auxiliary, fired = losses_of(self.sae, x, dead, self.training_config)
+        rebuilt, auxiliary, fired = training_forward(self.sae, x, dead, self.training_config)
         return (x - rebuilt).pow(2).sum(1).mean(), auxiliary, fired
 
 

@@ -160,7 +160,7 @@ def train_sae(
                      mininterval=1, disable=not progress):
         x = (next(batches).to(device) - mean) / scale
         dead = idle >= training.dead_after
-        reconstruction, auxiliary, fired = _forward(sae, x, dead, training)
+        reconstruction, auxiliary, fired = training_forward(sae, x, dead, training)
         error = (x - reconstruction).pow(2).sum(1).mean()
         loss = error + training.aux_coefficient * auxiliary
         if not loss.isfinite():
@@ -195,10 +195,15 @@ def normalisation(sample: Float[Tensor, "n d_in"]) -> tuple[Float[Tensor, " d_in
     return mean, scale
 
 
-def _forward(
+def training_forward(
     sae: SAE, x: Float[Tensor, "n d_in"], dead: Bool[Tensor, " d_sae"], training: TrainingConfig
 ) -> tuple[Float[Tensor, "n d_in"], Float[Tensor, ""], Int[Tensor, " n_fired"]]:
-    """(reconstruction, auxiliary loss, the latents that fired)."""
+    """One pass of training: (reconstruction, auxiliary loss, the latents that fired).
+
+    Args:
+        x: activations as `normalisation` leaves them.
+        dead: the latents that have not fired for long; the auxiliary loss is for them, and 0 where there are none.
+    """
     encode, decode = (_pick_sparse, sparse_decode) if training.sparse else (_pick_dense, _decode_dense)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=training.bf16), torch.set_grad_enabled(not training.sparse):
         pre = sae.pre_activations(x).float()
