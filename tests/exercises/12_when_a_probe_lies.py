@@ -1336,7 +1336,9 @@ diagnosis = Exercise(
         "off.",
         "For each experiment, print what the code really uses: the shapes of the training and test rows, the texts themselves, "
         "the label counts, the position that is read. One of them will surprise you.",
-        'A tuple of eight reasons, indexed by `experiment - 1`, is all it takes: `reasons = ("...", "...", ...)`.',
+        "Ask of each: which rows made a choice? Which entity, or which text, is on both sides of the split? Which column is "
+        "read? What does the text give away? What would a constant answer score, or the words alone? For the one that is left: "
+        "how far would its number move? The function returns one entry of a tuple of eight, at `experiment - 1`.",
     ),
     verified="eight experiments, eight reasons, each in its place.",
     next="the repairs below: what does each fault cost, in AUROC or accuracy?",
