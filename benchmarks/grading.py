@@ -32,7 +32,8 @@ def answer(exercise: Exercise, stub: str, rng: random.Random) -> str:
     kind = rng.random()
     if kind < 0.6:
         return inspect.getsource(exercise.reference)
-    written = [mistake.function for mistake in exercise.mistakes.values() if inspect.isfunction(mistake.function)]  # not a row of a table
+    # Not a row of a table, nor made by another function.
+    written = [mistake.function for mistake in exercise.mistakes.values() if getattr(mistake.function, "__qualname__", "<").isidentifier()]
     if kind < 0.9 and written:
         return written_out(exercise.name, rng.choice(written))
     return stub
