@@ -7,6 +7,7 @@ written. One line a chapter, then the whole class.
 """
 
 import argparse
+import ast
 import contextlib
 import inspect
 import io
@@ -16,6 +17,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,11 +32,25 @@ def answer(exercise: Exercise, stub: str, rng: random.Random) -> str:
     kind = rng.random()
     if kind < 0.6:
         return inspect.getsource(exercise.reference)
-    written = [mistake.function for mistake in exercise.mistakes.values() if inspect.isfunction(mistake.function)]  # not a row of a table
+    # Not a row of a table, nor made by another function.
+    written = [mistake.function for mistake in exercise.mistakes.values() if getattr(mistake.function, "__qualname__", "<").isidentifier()]
     if kind < 0.9 and written:
-        source = inspect.getsource(rng.choice(written))
-        return re.sub(r"\A.*?^def \w+\(", f"def {exercise.name}(", source, count=1, flags=re.S | re.M)
+        return written_out(exercise.name, rng.choice(written))
     return stub
+
+
+def written_out(name: str, function: Callable) -> str:
+    """The source of a mistake under the exercise's name, with the imports and helpers of the file that it is from."""
+    source = re.sub(r"\A.*?^def \w+\(", f"def {name}(", inspect.getsource(function), count=1, flags=re.S | re.M)
+    tree = ast.parse(inspect.getsource(inspect.getmodule(function)))
+    given = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("_") and node.name != "_"}
+    needed, waiting = {}, [ast.parse(source)]
+    while waiting:
+        used = {part.id for part in ast.walk(waiting.pop()) if isinstance(part, ast.Name)} & given.keys() - needed.keys()
+        needed |= {helper: given[helper] for helper in used}
+        waiting += [given[helper] for helper in used]
+    imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom)) and "utils" not in ast.unparse(node)]
+    return "\n".join([*map(ast.unparse, [*imports, *needed.values()]), source])
 
 
 def submission(stem: str, rng: random.Random) -> dict:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def grade(path: Path) -> list[Grade]:
 def _grade_one(exercise: Exercise, notebook: Notebook, names: dict[str, str]) -> Grade:
     """Judge one exercise on the seeds of the check and on a fresh one."""
     with Answer(exercise, notebook.code, names) as answer:
-        for seed in (CHECK_SEEDS, fresh := secrets.randbits(31) + len(CHECK_SEEDS)):
+        for seed in (CHECK_SEEDS, fresh := _fresh_seed()):
             verdict = judge(exercise, exercise.reference, seed=seed, call=lambda _, case: answer.call(case))
             if answer.reached_reference:
                 return Grade(exercise.name, "copied", "calls-the-solution", "it opened a file of references")
@@ -81,6 +82,15 @@ def _grade_one(exercise: Exercise, notebook: Notebook, names: dict[str, str]) ->
             where = f"right on the cases of the check, wrong on fresh ones (seed {seed}): " if seed == fresh else ""
             return Grade(exercise.name, verdict.status, verdict.mistake, where + _in_words(verdict))
     return Grade(exercise.name, "pass")
+
+
+@cache
+def _fresh_seed() -> int:
+    """Of the cases that nobody has seen: one for all that this process grades, so that they are drawn, and the reference run on them, once.
+
+    Answers see their arguments and cannot hand them on: each has a process of its own, an empty folder and no network.
+    """
+    return secrets.randbits(31) + len(CHECK_SEEDS)
 
 
 def _in_words(verdict: Verdict) -> str:

@@ -186,6 +186,8 @@ def _encoded(reply: dict[str, Any]) -> bytes:
 def be_server(control: socket.socket, sandboxed: bool) -> None:
     """Fork a child for every socket that arrives on `control`; on anything else end the last child. Returns at its end."""
     prepare(with_model=False)
+    import utils.probes  # noqa: F401  and with it scikit-learn, which several chapters' answers call
+
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # no threads before a fork
     home, child = os.getcwd(), 0
     _hide(True)

@@ -241,14 +241,20 @@ def name_mistake(exercise: Exercise, trials: list[Trial]) -> tuple[Mistake | Non
     wrong = [i for i, trial in enumerate(trials) if not trial.right]
     best, most, guessed, explained = None, 0, None, 0
     for mistake in exercise.mistakes.values():
-        known = [_values_first(exercise, t.case, _known(t.case, mistake.slug, mistake.function), t.expected) for t in trials]
-        same = [same_outcome(exercise, trial.outcome, outcome) for trial, outcome in zip(trials, known)]
+        if not _did_the_same(exercise, mistake, trials[wrong[0]]):  # neither sure nor a guess: the other cases need not be run
+            continue
+        same = [_did_the_same(exercise, mistake, trial) for trial in trials]
         agreed = sum(same[i] for i in wrong)
         if agreed == len(wrong) and sum(same) > most:
             best, most = mistake, sum(same)
-        elif same[wrong[0]] and agreed > explained and 2 * agreed >= len(wrong):
+        elif agreed > explained and 2 * agreed >= len(wrong):
             guessed, explained = mistake, agreed
     return (best, True) if best is not None else (guessed, False)
+
+
+def _did_the_same(exercise: Exercise, mistake: Mistake, trial: Trial) -> bool:
+    known = _known(trial.case, mistake.slug, mistake.function)
+    return same_outcome(exercise, trial.outcome, _values_first(exercise, trial.case, known, trial.expected))
 
 
 def _telling(trials: list[Trial]) -> bool:

@@ -110,7 +110,7 @@ def _is_below(path: str, folder: str) -> bool:
 def _environment(course: str, home: str) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if key in ("SYSTEMROOT", "LD_LIBRARY_PATH", "LANG", "LC_ALL")}
     return {**kept, "HOME": home, "USERPROFILE": home, "TMPDIR": home, "TMP": home, "MPLCONFIGDIR": home, "IPYTHONDIR": home,
-            "PATH": "", "PYTHONPATH": os.pathsep.join([course, *_search_path()]), "PROBE_TO_STEER_CACHE": os.path.join(course, "cache"),
+            "PATH": "", "PYTHONPATH": os.pathsep.join([course, *map(os.path.realpath, _search_path())]), "PROBE_TO_STEER_CACHE": os.path.join(course, "cache"),
             "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 

@@ -13,8 +13,8 @@ import codeop
 import dis
 import linecache
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, replace
 from types import CodeType
 
 ANYTHING = "*"
@@ -40,6 +40,7 @@ class Statement:
 
     cell: int
     node: ast.stmt
+    parts: tuple[ast.AST, ...]
     code: CodeType
     binds: frozenset[str] = frozenset()
     uses: frozenset[str] = frozenset()
@@ -77,7 +78,8 @@ def read_cells(cells: Iterable[tuple[int, str]], transform: Callable[[str], str]
                 statements.append(_describe(number, node, compiler(ast.Module([node], []), filename, "exec")))
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             broken.append(Broken(number, f"{type(error).__name__}: {error}"))
-    return statements, broken
+    libraries, functions = _libraries(statements), _functions(statements)
+    return [_with_changes(st, libraries, functions) for st in statements], broken
 
 
 def _parse(source: str, transform: Callable[[str], str]) -> tuple[list[ast.stmt], str]:
@@ -123,6 +125,7 @@ def _magic(node: ast.stmt) -> tuple[str, str, list[str]]:
 
 def _describe(number: int, node: ast.stmt, code: CodeType) -> Statement:
     binds, uses, stored_inside, imported = _names(code)
+    parts = tuple(ast.walk(node))
     kind, name, arguments = _magic(node)
     if kind == "run_cell_magic" and name in ("writefile", "file"):
         binds |= {f"import {_module(arguments[1])}"}
@@ -130,18 +133,37 @@ def _describe(number: int, node: ast.stmt, code: CodeType) -> Statement:
         binds, uses = binds | {ANYTHING}, uses | {f"import {_module(arguments[1])}"}
     elif kind == "run_line_magic" and name == "pylab":
         binds |= {ANYTHING}
-    if any(isinstance(alias, ast.alias) and alias.name == "*" for part in ast.walk(node) for alias in getattr(part, "names", ())):
+    if any(isinstance(alias, ast.alias) and alias.name == "*" for part in parts for alias in getattr(part, "names", ())):
         binds |= {ANYTHING}
     uses |= {f"import {module}" for module in imported}
-    anywhere = _changed(ast.walk(node)) | stored_inside | ({ANYTHING} if _is_wild(node, uses) else set())
-    bodies = isinstance(node, _DEFINES) or isinstance(getattr(node, "value", None), ast.Lambda)
-    outside = [*getattr(node, "decorator_list", ()), *getattr(node, "targets", ())]
-    at_once = _changed(part for outer in outside for part in ast.walk(outer)) if bodies else anywhere
+    wild = {ANYTHING} if _is_wild(parts, uses) else set()
+    calls = any(isinstance(part, (ast.Call, ast.Await)) for part in parts)
+    return Statement(number, node, parts, code, frozenset(binds), frozenset(uses), frozenset(stored_inside | wild),
+                     plain=isinstance(node, (ast.Import, ast.ImportFrom)) or not calls)
+
+
+def _functions(statements: list[Statement]) -> set[str]:
+    """The names that are functions of the notebook and never anything else."""
+    made = {bound for st in statements if isinstance(st.node, (ast.FunctionDef, ast.AsyncFunctionDef)) for bound in st.binds}
+    return made - {bound for st in statements if not isinstance(st.node, (ast.FunctionDef, ast.AsyncFunctionDef)) for bound in st.binds}
+
+
+def _with_changes(st: Statement, libraries: set[str], functions: set[str]) -> Statement:
+    """The statement, with what it changes: at once, and when the functions that it defines are called."""
+    anywhere = st.changes | _changed(st.parts, libraries, functions)
+    if not (isinstance(st.node, _DEFINES) or isinstance(getattr(st.node, "value", None), ast.Lambda)):
+        return replace(st, changes=anywhere)
+    outside = [*getattr(st.node, "decorator_list", ()), *getattr(st.node, "targets", ())]
+    at_once = _changed((part for outer in outside for part in ast.walk(outer)), libraries, functions)
     # A function's own variables are none of the notebook's.
-    later = (anywhere & (uses | stored_inside | {ANYTHING})) if bodies else frozenset()
-    calls = any(isinstance(part, (ast.Call, ast.Await)) for part in ast.walk(node))
-    return Statement(number, node, code, frozenset(binds), frozenset(uses), frozenset(at_once), frozenset(later),
-                     isinstance(node, (ast.Import, ast.ImportFrom)) or not calls)
+    return replace(st, changes=frozenset(at_once), later=anywhere & (st.uses | st.changes | {ANYTHING}))
+
+
+def _libraries(statements: list[Statement]) -> set[str]:
+    """The names that are a library's or Python's own all through the notebook (not of a module that it writes): a call of one makes something new."""
+    imports = [st for st in statements if isinstance(st.node, (ast.Import, ast.ImportFrom))]
+    own = {bound for st in statements if not isinstance(st.node, (ast.Import, ast.ImportFrom)) for bound in st.binds}
+    return {*dir(builtins), *(bound for st in imports if not st.uses & own for bound in st.binds)} - own
 
 
 def _module(words: str) -> str:
@@ -169,8 +191,11 @@ def _names(code: CodeType) -> tuple[set[str], set[str], set[str], set[str]]:
     return binds, uses, inside, imported
 
 
-def _changed(parts: Iterable[ast.AST]) -> set[str]:
-    """The names whose values these parts of a statement may change in place."""
+def _changed(parts: Iterable[ast.AST], libraries: set[str], functions: set[str]) -> set[str]:
+    """The names whose values these parts of a statement may change in place.
+
+    A call of something in `libraries` makes something new; the result of one in `functions` can be handed on without changing that.
+    """
     found: set[str | None] = set()
     for part in parts:
         if isinstance(part, (ast.Attribute, ast.Subscript)) and isinstance(part.ctx, (ast.Store, ast.Del)):
@@ -178,25 +203,27 @@ def _changed(parts: Iterable[ast.AST]) -> set[str]:
         elif isinstance(part, ast.Expr) and isinstance(part.value, ast.Call):
             call = part.value
             if isinstance(call.func, ast.Attribute):
-                found.add(_root(call.func))
+                found.add(_root(call.func, libraries))
             if not (isinstance(call.func, ast.Name) and call.func.id in _ONLY_LOOK):
-                found |= {_root(argument) for argument in call.args}
+                found |= {_root(argument, libraries | functions) for argument in call.args}
         elif isinstance(part, ast.Call) and isinstance(part.func, ast.Attribute) and (
                 part.func.attr in _CHANGING or part.func.attr.endswith("_") or part.func.attr.startswith(("set_", "register"))):
-            found.add(_root(part.func))
+            found.add(_root(part.func, libraries))
     return {name for name in found if name and name != "get_ipython"}  # a magic is not followed for what it changes
 
 
-def _root(node: ast.AST) -> str | None:
-    """`x` of x, x.y, x[0].z and x.f().g."""
+def _root(node: ast.AST, makers: Collection[str] = ()) -> str | None:
+    """`x` of x, x.y, x[0].z and x.f().g; of the last None where x is among the `makers`, whose calls return something new."""
+    called = False
     while isinstance(node, (ast.Attribute, ast.Subscript, ast.Call, ast.Starred)):
+        called |= isinstance(node, ast.Call)
         node = node.func if isinstance(node, ast.Call) else node.value
-    return node.id if isinstance(node, ast.Name) else None
+    return node.id if isinstance(node, ast.Name) and not (called and node.id in makers) else None
 
 
-def _is_wild(node: ast.stmt, uses: set[str]) -> bool:
+def _is_wild(parts: Iterable[ast.AST], uses: set[str]) -> bool:
     return bool(uses & _WILD) or any(isinstance(part, ast.Attribute) and part.attr in _WILD_ATTRIBUTES
-                                     or isinstance(part, ast.alias) and part.name == "__main__" for part in ast.walk(node))
+                                     or isinstance(part, ast.alias) and part.name == "__main__" for part in parts)
 
 
 def needed_for(name: str, statements: list[Statement], exercises: Iterable[str]) -> list[Statement]:
@@ -205,7 +232,8 @@ def needed_for(name: str, statements: list[Statement], exercises: Iterable[str])
     Args:
         exercises: names whose calls are never followed for what they change: a long cell may call them on anything.
     """
-    effects = _effects(statements, {*exercises})
+    never = {*exercises}
+    effects, makers = _effects(statements, never), _libraries(statements) | never
     functions = {bound for st in statements if isinstance(st.node, (*_DEFINES, ast.Import, ast.ImportFrom)) for bound in st.binds}
     modules = {bound for st in statements if isinstance(st.node, (ast.Import, ast.ImportFrom)) for bound in st.binds}
     not_plain = {bound for st in statements if not st.plain for bound in st.binds}
@@ -216,7 +244,7 @@ def needed_for(name: str, statements: list[Statement], exercises: Iterable[str])
             if index not in chosen and _matters(st, needed, effects, functions, modules, not_plain):
                 chosen.add(index)
                 needed |= st.uses
-            if index not in chosen and _is_alias(st, needed):
+            if index not in chosen and _is_alias(st, needed, makers):
                 needed |= st.binds
         if before == (len(chosen), len(needed)):
             return [statements[index] for index in sorted(chosen)]
@@ -265,7 +293,7 @@ def _assigns_into(node: ast.stmt, name: str) -> bool:
                and _root(part.args[0]) == name for part in ast.walk(node))
 
 
-def _is_alias(st: Statement, needed: set[str]) -> bool:
+def _is_alias(st: Statement, needed: set[str], makers: set[str]) -> bool:
     """`b = a`, `b = a.rows`: changing b changes a."""
     value = getattr(st.node, "value", None)
-    return isinstance(st.node, (ast.Assign, ast.AnnAssign)) and isinstance(value, (ast.Name, ast.Attribute, ast.Subscript)) and _root(value) in needed
+    return isinstance(st.node, (ast.Assign, ast.AnnAssign)) and isinstance(value, (ast.Name, ast.Attribute, ast.Subscript)) and _root(value, makers) in needed

@@ -15,22 +15,15 @@ class Surroundings:
 
     def __init__(self, args: list[Any]) -> None:
         self.args = args
-        self.hooks = _hooks_on(args)
+        self.modules = _modules_of(args)
+        self.hooks, parameters = _hooks_on(self.modules), _parameters_of(self.modules)
         self.grad, self.dtype, self.random = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_rng_state()
-        self.python, self.numpy, self.strict = random.getstate(), _numpy_state(), torch.are_deterministic_algorithms_enabled()
+        self.python, self.numpy, self.strict = random.getstate(), np.random.get_state(), torch.are_deterministic_algorithms_enabled()
         self.device, self.errors, self.anomaly = torch.get_default_device(), np.geterr(), torch.is_anomaly_enabled()
         self.asked = [x.requires_grad for x in tensors_of(args)]
-        self.modules = [module for model in args if isinstance(model, torch.nn.Module) for module in model.modules()]
         self.training = [module.training for module in self.modules]
-        self.trainable = [p.requires_grad for p in self._parameters()]
-        self.weights = self._weights()
-
-    def _parameters(self) -> list[torch.nn.Parameter]:
-        return [p for model in self.args if isinstance(model, torch.nn.Module) for p in model.parameters()]
-
-    def _weights(self) -> list[tuple[int, int]]:
-        # A version counts every change in place, a pointer tells a replaced tensor: no weight has to be read.
-        return [(p._version, p.data_ptr()) for p in self._parameters()]
+        self.trainable = [p.requires_grad for p in parameters]
+        self.weights = _versions(parameters)
 
     def _weights_back(self) -> None:
         """Give the tiny models of the cases their weights again, which follow from their seed."""
@@ -43,7 +36,8 @@ class Surroundings:
 
     def restore(self) -> tuple[int, list[str]]:
         """Put back what can be put back. Returns how many hooks were left behind, and what else had changed, in words."""
-        changes = []
+        changes, modules = [], _modules_of(self.args)
+        parameters = _parameters_of(modules)
         if torch.get_default_device() != self.device:  # first of all: what follows makes tensors
             torch.set_default_device(None if self.device.type == "cpu" else self.device)
             changes.append("torch's default device (write `device=x.device`)")
@@ -59,7 +53,7 @@ class Surroundings:
         if random.getstate() != self.python:
             random.setstate(self.python)
             changes.append("Python's random state (nothing here is random)")
-        if _numpy_state() != self.numpy:
+        if _has_moved(self.numpy):
             np.random.set_state(self.numpy)
             changes.append("NumPy's random state (nothing here is random; `np.random.default_rng(seed)` has one of its own)")
         if torch.are_deterministic_algorithms_enabled() != self.strict:
@@ -77,14 +71,14 @@ class Surroundings:
             for module, training in zip(self.modules, self.training):
                 module.training = training
             changes.append("the model's training flag")
-        if [p.requires_grad for p in self._parameters()] != self.trainable:
-            for p, trainable in zip(self._parameters(), self.trainable):
+        if [p.requires_grad for p in parameters] != self.trainable:
+            for p, trainable in zip(parameters, self.trainable):
                 p.requires_grad_(trainable)
             changes.append("requires_grad of the model's weights")
-        if self._weights() != self.weights:
+        if _versions(parameters) != self.weights:
             self._weights_back()
             changes.append("the model's weights")
-        now = _hooks_on(self.args)
+        now = _hooks_on(modules)
         known = {(id(hooks), key) for hooks, key in self.hooks}
         left = [(hooks, key) for hooks, key in now if (id(hooks), key) not in known]
         for hooks, key in left:
@@ -94,16 +88,36 @@ class Surroundings:
         return len(left), changes
 
 
-def _numpy_state() -> tuple[Any, ...]:
-    """NumPy's global random state, as a tuple that can be compared."""
-    name, keys, *rest = np.random.get_state()
-    return (name, tuple(keys), *rest)
+def _has_moved(before: tuple[Any, ...]) -> bool:
+    """Is NumPy's global random state another one than this?"""
+    (name, keys, *rest), (old_name, old_keys, *old_rest) = np.random.get_state(), before
+    return (name, rest) != (old_name, old_rest) or not np.array_equal(keys, old_keys)
 
 
-def _hooks_on(args: Iterable[Any]) -> list[tuple[dict, int]]:
-    """(dictionary, key) of every hook on the models among `args`, but for those that the libraries keep for themselves."""
+def _modules_of(args: Iterable[Any]) -> list[torch.nn.Module]:
+    """Every module of the models among `args`, once. A bridge is so deeply nested that `.modules()` takes longer than to run it."""
+    found, waiting = {}, [model for model in args if isinstance(model, torch.nn.Module)]
+    while waiting:
+        module = waiting.pop()
+        if id(module) not in found:
+            found[id(module)] = module
+            waiting += [inner for inner in module._modules.values() if inner is not None]
+    return list(found.values())
+
+
+def _parameters_of(modules: Iterable[torch.nn.Module]) -> list[torch.nn.Parameter]:
+    return list({id(p): p for module in modules for p in module._parameters.values() if p is not None}.values())
+
+
+def _versions(parameters: Iterable[torch.nn.Parameter]) -> list[tuple[int, int]]:
+    """A version counts every change in place, a pointer tells a replaced tensor: no weight has to be read."""
+    return [(p._version, p.data_ptr()) for p in parameters]
+
+
+def _hooks_on(modules: Iterable[torch.nn.Module]) -> list[tuple[dict, int]]:
+    """(dictionary, key) of every hook on these modules, but for those that the libraries keep for themselves."""
     found = []
-    for module in (m for model in args if isinstance(model, torch.nn.Module) for m in model.modules()):
+    for module in modules:
         for hooks in (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks):
             found += [(hooks, key) for key, hook in hooks.items() if hasattr(module, "fwd_hooks") or not _is_the_librarys(hook)]
     return found
