@@ -7,7 +7,7 @@ import torch
 
 from utils.sae.model import SAE, SAEConfig
 from utils.sae.sparse import sparse_decode, sparse_encode
-from utils.sae.training import TrainingConfig, _decode_dense, _forward
+from utils.sae.training import TrainingConfig, _decode_dense, training_forward
 
 
 def _normal(*shape: int, seed: int) -> torch.Tensor:
@@ -63,7 +63,7 @@ def test_a_training_step_has_the_dense_gradients_the_auxiliary_loss_included(n_d
             sae.encoder_rows.add_(_normal(50, 13, seed=2).float(), alpha=0.2)
             sae.b_enc.add_(_normal(50, seed=3).float(), alpha=0.2)
             sae.b_dec.add_(_normal(13, seed=4).float(), alpha=0.2)
-        reconstruction, auxiliary, fired = _forward(sae, x, dead, TrainingConfig(steps=1, sparse=sparse))
+        reconstruction, auxiliary, fired = training_forward(sae, x, dead, TrainingConfig(steps=1, sparse=sparse))
         ((x - reconstruction).pow(2).sum() + 0.7 * auxiliary).backward()
         found.append((reconstruction.detach(), auxiliary.detach(), fired, *(p.grad for p in sae.parameters())))
     assert (found[0][1] > 0) == (n_dead > 0)
@@ -79,7 +79,7 @@ def test_the_auxiliary_gradient_reaches_dead_latents_and_only_the_auxiliary_does
     with torch.no_grad():
         sae.b_enc[dead] = -100.0  # far from firing
         sae.b_enc[dead] += torch.where(torch.arange(20) < 10, 100.5, 0.0) - 0.2
-    _, auxiliary, _ = _forward(sae, x, dead, TrainingConfig(steps=1))
+    _, auxiliary, _ = training_forward(sae, x, dead, TrainingConfig(steps=1))
     auxiliary.backward()
     moved = sae.W_dec.grad.abs().sum(1) > 0
     assert moved[dead].any() and not moved[~dead].any()
