@@ -18,7 +18,7 @@ def test_what_training_ranks_is_what_the_finished_sae_ranks(make_acts):
     sae, x = SAE(SAEConfig(D_IN, D_SAE, K)), make_acts(50)
     with torch.no_grad():
         sae.W_dec.mul_(torch.linspace(0.2, 3, D_SAE)[:, None])
-    trained, _, _ = sae_training._forward(sae, x, torch.zeros(D_SAE, dtype=torch.bool), TrainingConfig(steps=1))
+    trained, _, _ = sae_training.training_forward(sae, x, torch.zeros(D_SAE, dtype=torch.bool), TrainingConfig(steps=1))
     by_value = sae(x)
     sae.fold_decoder_norm_()
     torch.testing.assert_close(sae(x), trained, rtol=1e-4, atol=1e-4)
@@ -100,7 +100,7 @@ def test_a_killed_run_resumes_to_the_same_losses_and_weights(tmp_path, monkeypat
     arguments = (Rows(make_acts(1000)), SAEConfig(D_IN, D_SAE, K), TrainingConfig(steps=50, batch_size=64, checkpoint_every=20, dead_after=64, seed=3))
     whole, history = train_sae(*arguments, progress=False)
     assert history.dead[20:].max() > 0  # 1,000 rows make 15 batches: step 20 lies within an epoch, with dead latents
-    forward, calls = sae_training._forward, []
+    forward, calls = sae_training.training_forward, []
 
     def dies(*args):
         calls.append(1)
@@ -108,7 +108,7 @@ def test_a_killed_run_resumes_to_the_same_losses_and_weights(tmp_path, monkeypat
             raise KeyboardInterrupt
         return forward(*args)
 
-    monkeypatch.setattr(sae_training, "_forward", dies)
+    monkeypatch.setattr(sae_training, "training_forward", dies)
     with pytest.raises(KeyboardInterrupt):
         train_sae(*arguments, checkpoint=tmp_path / "run.safetensors", progress=False)
     resumed, again = train_sae(*arguments, checkpoint=tmp_path / "run.safetensors", progress=False)
