@@ -104,6 +104,7 @@ def test_no_path_of_the_references_is_in_the_process(notebook_with):
         while frame:
             seen += [frame.f_code.co_filename, *(repr(value)[:100_000] for value in [*frame.f_locals.values(), *frame.f_globals.values()])]
             frame = frame.f_back
+        gc.unfreeze()  # what the server froze is looked at, too
         # Read as plain lists and dicts: some subclasses import a library on being read.
         for thing in gc.get_objects():
             plain = dict.values(thing) if isinstance(thing, dict) else list.__iter__(thing) if isinstance(thing, list) else tuple.__iter__(thing) if isinstance(thing, tuple) else ()

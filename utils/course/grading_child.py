@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gc
 import importlib
 import os
 import shutil
@@ -203,6 +204,7 @@ def be_server(control: socket.socket, sandboxed: bool) -> None:
         if message == b"m":
             prepare(with_model=True)
         if fds:
+            gc.freeze()  # else each child looks through all that was imported, and copies it by that
             child = os.fork()
             if child == 0:
                 control.close()
