@@ -25,7 +25,7 @@ def prefixed_activations(model: TransformerBridge, texts: Sequence[str], prefix:
                          ) -> tuple[Float[Tensor, "batch pos d_model"], Bool[Tensor, "batch pos"]]:
     """The activations at `name` of texts that have `prefix` between BOS and their first token, and a mask of the texts' own tokens.
 
-    Gradients reach the prefix. The forward pass ends at `name`.
+    Both are on the CPU. Gradients reach the prefix. The forward pass ends at `name`.
 
     Raises: HookNameError for a wrong name; TypeError, ValueError: see `tokenize`.
     """
@@ -46,7 +46,7 @@ def prefixed_activations(model: TransformerBridge, texts: Sequence[str], prefix:
 
     with intervene(model, {resid_pre(0): put, name: keep}, may_do_nothing=True):
         model(tokens, return_type=None)
-    return kept[0], own
+    return kept[0].float().cpu(), own.cpu()  # where every probe of the course lives
 
 
 def train_soft_prefix(model: TransformerBridge, texts: Sequence[str], score: Score, name: str, *, k: int = 3, steps: int = 20,
