@@ -20,6 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from utils.activations import collect_activations
 from utils.hooks import _attached, check_hook_names
+from utils.probes import logistic
 from utils.steering.generating import _by_length, _end_tokens, _prompt_rows, generate
 from utils.steering.reach import PASS, Reach, SteeringError
 
@@ -62,7 +63,7 @@ def fit_token_probe(acts: Float[Tensor, "n pos d_model"], mask: Bool[Tensor, "n 
                     lr: float = 3e-3, weight_decay: float = 1.0) -> TokenProbe:
     """Train an attention-pooled probe with AdamW on standardised activations, and fold the standardisation back.
 
-    It starts from a query of zeros (the mean) and from the difference of the two class means as its value.
+    It starts from a query of zeros and the logistic probe of the mean activation as its value.
 
     Raises: ValueError when only one class is there.
     """
@@ -70,18 +71,17 @@ def fit_token_probe(acts: Float[Tensor, "n pos d_model"], mask: Bool[Tensor, "n 
         raise ValueError("a probe needs texts of both classes.")
     real = acts[mask]
     mean, std = real.mean(dim=0), real.std(dim=0).clamp(min=1e-6)
-    standard, targets = (acts - mean) / std, labels.float()
-    pooled = (standard * mask[..., None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
-    gap = pooled[labels == 1].mean(dim=0) - pooled[labels == 0].mean(dim=0)
-    value = (gap / gap.norm() ** 2).requires_grad_()
-    query, bias = torch.zeros_like(gap, requires_grad=True), torch.zeros((), requires_grad=True)
+    standard, targets, scale = (acts - mean) / std, labels.float(), acts.shape[-1] ** -0.5
+    pooled = (standard.masked_fill(~mask[..., None], 0)).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+    value, bias = (start.clone().requires_grad_() for start in logistic(pooled, labels, C=0.01))
+    query = torch.zeros_like(value, requires_grad=True)  # scaled, so that a step of it is as small as one of the value
     optimiser = torch.optim.AdamW([query, value, bias], lr=lr, weight_decay=weight_decay)
     for _ in range(steps):
-        loss = F.binary_cross_entropy_with_logits(TokenProbe(query, value, bias)(standard, mask), targets)
+        loss = F.binary_cross_entropy_with_logits(TokenProbe(scale * query, value, bias)(standard, mask), targets)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    query, value = query.detach() / std, value.detach() / std  # the constant of the query drops out of the softmax
+    query, value = scale * query.detach() / std, value.detach() / std  # the constant of the query drops out of the softmax
     return TokenProbe(query, value, bias.detach() - value @ mean)
 
 
