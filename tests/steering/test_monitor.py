@@ -87,7 +87,7 @@ def test_the_probe_finds_the_one_token_that_matters():
     acts, mask = torch.randn(120, 12, 8, generator=rng), torch.arange(12) < torch.randint(4, 13, (120, 1), generator=rng)
     labels = torch.arange(120) % 2
     acts[labels == 1, 1] += 4 * torch.nn.functional.one_hot(torch.tensor(3), 8)
-    probe = fit_token_probe(5 + 2 * acts, mask, labels)
+    probe = fit_token_probe(5 + 2 * acts, mask, labels, steps=600, lr=1e-2, weight_decay=0.1)
     right = ((probe(5 + 2 * acts, mask) > 0) == (labels == 1)).float().mean()
     assert right > 0.9
     assert torch.allclose(probe(5 + 2 * acts, mask), probe((5 + 2 * acts).masked_fill(~mask[..., None], torch.nan), mask), atol=1e-4)

@@ -20,9 +20,9 @@ def report(recall=(40, 50), harmless=(0, 50), chat=(3, 400), difference=Estimate
     return MonitorReport(share(*recall), share(*harmless), share(*chat), share(20, 50), difference, 0.01, 9)
 
 
-def test_a_word_that_says_it_is_found_within_the_budget():
+def test_a_word_that_says_it_is_found_by_the_words_and_partly_by_a_random_network():
     found = monitor_table(tiny_model(), table(), CHAT, budget=0.05)
-    assert found.recall.value > 0.7 and found.chat.value < 0.2 and found.layer == 1
+    assert found.words.value > 0.9 and 0.1 < found.recall.value < found.words.value and found.chat.value < 0.2 and found.layer == 1
     assert found.verdict.startswith(found.headline) and found.figure().layout.title.text.startswith(found.headline)
 
 
