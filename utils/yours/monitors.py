@@ -7,8 +7,10 @@ another third, and the texts of the fold and the last third of the chat are what
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import plotly.graph_objects as go
 import torch
@@ -25,7 +27,7 @@ from utils.intervals import Estimate, paired_share_difference, share
 from utils.plots import PALETTE, error_bars
 from utils.steering.monitor import fit_token_probe, padded_tokens
 from utils.yours.probe import two_class_folds
-from utils.yours.tables import Labelled
+from utils.yours.tables import Labelled, TableError, read_table
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,27 @@ def monitor_table(model: TransformerBridge, table: Labelled, chat: Sequence[str]
 
     return MonitorReport(of(bad, alarms), of(good, alarms), of(judged, alarms), of(bad, by_words.float()),
                          paired_share_difference(alarms[bad] > 0.5, by_words[bad]), budget, layer)
+
+
+def monitor_file(path: Path, name: str | None = None) -> int:
+    """`python -m utils monitor`: print the verdict on a CSV file, and write the figure into the current folder.
+
+    Returns: the exit status; 2 for a table, a model or chat that will not do, with the reason on stderr.
+    """
+    from utils import models
+    from utils.data.fetch import FetchError
+
+    try:
+        table = read_table(path)
+        table.require()
+        report = monitor_table(models.load_model(*filter(None, [name])), table)
+    except (TableError, models.ModelError, FetchError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    drawn = Path(f"{path.stem}_monitor.html")
+    report.figure().write_html(drawn)
+    print(f"{report.verdict}\nThe figure is in {drawn}.")
+    return 0
 
 
 def _word_scores(texts: Sequence[str], labels: Tensor, train: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
