@@ -610,6 +610,7 @@ def _curve_cases(rng: torch.Generator) -> Iterator[Case]:
 
 calibration_curve = Exercise(
     "calibration_curve",
+    ends={"n_bins": lambda a: (1, 4 * len(a["probabilities"]))},
     without={**NOT_TRAINED, **NO_SCALE, **NO_MATRIX, **ALL_COUNTS},
     difficulty=3,
     importance=4,
