@@ -109,7 +109,7 @@ def _(scores, mask, how="mean"):
     return _pool(scores, mask, how) if how != "mean" else _pool(scores, mask, how) * 0 + scores.mean(-1)
 
 
-@pool_scores.mistake("mean-by-default-only", "You return the mean whatever `how` says.")
+@pool_scores.mistake("mean-by-default-only", "You return the mean whatever `how` says. Try the same scores with \"max\" and \"last\".")
 def _(scores, mask, how="mean"):
     _pool(scores, mask, how)
     return _pool(scores, mask, "mean")
@@ -657,7 +657,7 @@ wrong_ways(calibration_curve, _curve, {
     "right-end-belongs": ({"right": True}, "Your bins hold their right end. A probability on an edge belongs to the bin above it, and only the last bin holds 1."),
     "middle-of-the-bin": ({"said": "middle"}, "You return the middle of the bin. The curve needs the mean of what was said there."),
     "accuracy-in-the-bin": ({"came": "right"}, "You return the share of texts that the probe gets right. Calibration asks for the share that is of class 1: they differ below 0.5."),
-    "share-of-class-0": ({"came": "zeros"}, "This is the share of class 0."),
+    "share-of-class-0": ({"came": "zeros"}, "Your second result is the share of class 0. Where every label is 1 it says 0."),
     "counts-instead-of-shares": ({"came": "count"}, "You return how many texts of class 1 a bin has. Divide by the number of texts in it."),
     "share-of-all-class-1": ({"came": "of all"}, "You divide by all texts of class 1. Divide by the texts of the bin."),
     "zero-for-an-empty-bin": ({"empty": 0.0}, "An empty bin has no mean: NaN. A 0 would be drawn as a point, and as a bad one."),
