@@ -18,7 +18,7 @@ FLOORS = [
     ("lazy", "paths", "intervals", "hooks", "untrained"),
     ("activation_cache", "plots", "probes", "data", "worlds"),
     ("activations", "default_model"),
-    ("models",),
+    ("models", "sentences"),
     ("course", "sae"),
     ("reading", "steering"),
     ("pipeline", "yours"),

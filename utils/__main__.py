@@ -30,7 +30,8 @@ def _parser() -> argparse.ArgumentParser:
     probe.add_argument("table", type=Path)
     probe.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
     for name, words in (("rivals", "a probe of your own texts beside its rivals: text,label[,group]"),
-                        ("numbers", "numbers read from your own texts, at random and by group: text,value[,group]")):
+                        ("numbers", "numbers read from your own texts, at random and by group: text,value[,group]"),
+                        ("monitor", "a monitor of your own texts at 1%% of false alarms on unrelated chat: text,label[,group]")):
         own = commands.add_parser(name, help=words)
         own.add_argument("table", type=Path)
         own.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
@@ -101,6 +102,10 @@ def main(argv: list[str] | None = None) -> int:
         from utils.yours.numbers import number_file
 
         return number_file(arguments.table, arguments.model)
+    if arguments.command == "monitor":
+        from utils.yours.monitors import monitor_file
+
+        return monitor_file(arguments.table, arguments.model)
     if arguments.command == "train-sae":
         from utils.yours.train_sae import train_folder
 
