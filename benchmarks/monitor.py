@@ -1,6 +1,6 @@
 """What does a monitor cost per token? `generate` with a monitor against `generate` alone, in one process.
 
-    python benchmarks/monitor.py [--rounds 7] [--tokens 40]
+    python benchmarks/monitor.py [--rounds 9] [--tokens 40]
 
 The same prompts, greedy, rounds interleaved. Prints milliseconds per token of `generate` alone, of what the monitor's own hooks add to it
 (the clock runs inside them), and the ratio monitored / plain of whole rounds: its median and its middle half. 1.02 is an overhead of 2%.
