@@ -32,11 +32,11 @@ from utils.yours.tables import Labelled, TableError, read_table
 
 @dataclass(frozen=True)
 class MonitorReport:
-    """What a monitor of your label 1 would do; shares with exact 95% intervals, every text judged by a probe that has not met its group.
+    """What a monitor of your label 1 would do; shares with exact 95% intervals, each of your texts judged by a probe that has not met its group.
 
     Attributes:
         recall: of the texts with label 1, the share that raises an alarm. harmless: the same of those with label 0.
-        chat: the share of the unrelated chat that raises one; budget is what was asked for.
+        chat: the share of the unrelated chat that raises one, mean over the five folds' probes; budget is what was asked for.
         words: the recall of a bag of words at the same budget; difference is the probe's minus it, on the same texts.
         layer: the block whose output was read.
     """
@@ -104,16 +104,14 @@ def monitor_table(model: TransformerBridge, table: Labelled, chat: Sequence[str]
     labels = torch.cat([table.labels, torch.zeros(len(chat), dtype=torch.long)])
     third = torch.cat([torch.full((len(table.texts),), -1), torch.randint(3, (len(chat),), generator=torch.Generator().manual_seed(seed))])
     alarms, by_words = torch.zeros(len(texts)), torch.zeros(len(texts), dtype=torch.bool)
-    for fold in two_class_folds(table.labels, table.groups, seed):
+    folds = list(two_class_folds(table.labels, table.groups, seed))
+    for fold in folds:
         test = torch.cat([fold, torch.zeros(len(chat), dtype=torch.bool)])
         train = (third == 0) | ((third == -1) & ~test)
-        probe = fit_token_probe(acts[train], mask[train], labels[train], steps=60)
-        for scores, into in ((probe(acts, mask), alarms), (_word_scores(texts, labels, train), by_words)):
-            allowed = scores[third == 1].sort(descending=True).values
-            over = scores > allowed[math.floor(budget * len(allowed) + 1e-9)]
-            into[test] = over[test].to(into.dtype)
-            if into is alarms:
-                alarms[third == 2] += over[third == 2] / 5  # each fold's probe has its say on the chat
+        rings = _rings(fit_token_probe(acts[train], mask[train], labels[train], steps=60)(acts, mask), third == 1, budget)
+        alarms[test] = rings[test].float()
+        alarms[third == 2] += rings[third == 2] / len(folds)  # each fold's probe has its say on the chat
+        by_words[test] = _rings(_word_scores(texts, labels, train), third == 1, budget)[test]
     bad, good, judged = ((third == -1) & (labels == 1)), ((third == -1) & (labels == 0)), third == 2
 
     def of(rows: Bool[Tensor, " n"], found: Float[Tensor, " n"]) -> Estimate:
@@ -142,6 +140,12 @@ def monitor_file(path: Path, name: str | None = None) -> int:
     report.figure().write_html(drawn)
     print(f"{report.verdict}\nThe figure is in {drawn}.")
     return 0
+
+
+def _rings(scores: Float[Tensor, " n"], setting: Bool[Tensor, " n"], budget: float) -> Bool[Tensor, " n"]:
+    """Which texts score above the threshold that lets no more of the `setting` texts ring than the budget allows."""
+    allowed = scores[setting].sort(descending=True).values
+    return scores > allowed[math.floor(budget * len(allowed) + 1e-9)]
 
 
 def _word_scores(texts: Sequence[str], labels: Tensor, train: Bool[Tensor, " n"]) -> Float[Tensor, " n"]:
