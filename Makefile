@@ -42,7 +42,8 @@ lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet torch==2.13.0
-	.venv-lock/bin/python -c "import subprocess, sys, tomllib; wanted = tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']; \
+	.venv-lock/bin/python -c "import subprocess, sys, tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+		wanted = project['dependencies'] + project['optional-dependencies']['lab']; \
 		subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', *wanted], check=True)"
 	.venv-lock/bin/python -m pip freeze --exclude setuptools | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock
