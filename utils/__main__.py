@@ -22,8 +22,11 @@ def _parser() -> argparse.ArgumentParser:
                      help="replace a value of the settings cell, such as SEED=1 or MODEL='\"gpt2\"'; nothing is stored then")
     run.add_argument("--second", action="store_true", help="run at SEED=1, and store its claims beside those of the usual run")
     grade = commands.add_parser("grade", help="grade learners' notebooks")
-    grade.add_argument("notebooks", nargs="+", type=Path)
-    grade.add_argument("--json", type=Path, metavar="FILE")
+    grade.add_argument("notebooks", nargs="+", type=Path, help="files, or folders of them")
+    grade.add_argument("--json", type=Path, metavar="FILE", help="every result; a run that was stopped goes on from it")
+    grade.add_argument("--csv", type=Path, metavar="FILE", help="a line a notebook, for the grade book")
+    grade.add_argument("--html", type=Path, metavar="FILE", help="a page: the class, its mistakes by exercise, what was hardest, what is alike")
+    grade.add_argument("--anonymous", action="store_true", help="numbers in place of names in the page and the CSV; the JSON keeps them")
     audit = commands.add_parser("audit", help="prove that every check rejects, names and accepts what it should")
     audit.add_argument("--json", type=Path, metavar="FILE")
     probe = commands.add_parser("probe", help="a linear probe of your own texts: a CSV file with the columns text,label[,group]")
@@ -83,9 +86,9 @@ def main(argv: list[str] | None = None) -> int:
 
         return learn(others)
     if arguments.command == "grade":
-        from utils.course.grading import grade_all
+        from utils.course.grading_class import grade_all
 
-        return int(grade_all(arguments.notebooks, arguments.json) > 0)
+        return int(grade_all(arguments.notebooks, json_path=arguments.json, html_path=arguments.html, csv_path=arguments.csv, anonymous=arguments.anonymous) > 0)
     if arguments.command == "audit":
         from utils.course.audit import audit
 
