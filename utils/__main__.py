@@ -27,6 +27,10 @@ def _parser() -> argparse.ArgumentParser:
     grade.add_argument("--csv", type=Path, metavar="FILE", help="a line a notebook, for the grade book")
     grade.add_argument("--html", type=Path, metavar="FILE", help="a page: the class, its mistakes by exercise, what was hardest, what is alike")
     grade.add_argument("--anonymous", action="store_true", help="numbers in place of names in the page and the CSV; the JSON keeps them")
+    export = commands.add_parser("export", help="a chapter's exercises as an assignment of nbgrader or otter-grader")
+    export.add_argument("tool", choices=["nbgrader", "otter"])
+    export.add_argument("chapter", help="such as 11_linear_probes")
+    export.add_argument("folder", type=Path, help="where to; it is made if it is not there")
     audit = commands.add_parser("audit", help="prove that every check rejects, names and accepts what it should")
     audit.add_argument("--json", type=Path, metavar="FILE")
     probe = commands.add_parser("probe", help="a linear probe of your own texts: a CSV file with the columns text,label[,group]")
@@ -89,6 +93,10 @@ def main(argv: list[str] | None = None) -> int:
         from utils.course.grading_class import grade_all
 
         return int(grade_all(arguments.notebooks, json_path=arguments.json, html_path=arguments.html, csv_path=arguments.csv, anonymous=arguments.anonymous) > 0)
+    if arguments.command == "export":
+        from utils.course.exporting import export_chapter
+
+        return export_chapter(arguments.tool, arguments.chapter, arguments.folder)
     if arguments.command == "audit":
         from utils.course.audit import audit
 
