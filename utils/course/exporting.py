@@ -15,7 +15,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_cell
 
-from utils.course.chapters import Chapter, exercise_head, read_chapter, repository, stems, stub, tags_of
+from utils.course.chapters import STUB, Chapter, exercise_head, read_chapter, repository, stems, tags_of
 from utils.course.exercises import Exercise
 from utils.paths import atomic_write
 
@@ -121,13 +121,14 @@ def _for_otter(chapter: Chapter) -> NotebookNode:
     config = f"# ASSIGNMENT CONFIG\nname: {chapter.stem}\ntests: {{ok_format: false}}\nexport_cell: false\ncheck_all_cell: false"
     cells = [new_raw_cell(config), *_opening(chapter)]
     for exercise in chapter.exercises.values():
-        name, most = exercise.name, exercise.importance
+        name, most, (head, body) = exercise.name, exercise.importance, _source(exercise)
+        # Between cells a solution block hides nothing: these comments do, line by line.
+        answer = [*head, "    # BEGIN SOLUTION NO PROMPT", *body, "    # END SOLUTION", '    """ # BEGIN PROMPT', STUB, '    """ # END PROMPT']
         seen = f'""" # BEGIN TEST CONFIG\npoints: 0\n""" # END TEST CONFIG\ndef test_{name}({name}):\n    from utils.course.points import points\n' \
                f'    points("{name}", {name}, fresh=False)'
         hidden = f'""" # BEGIN TEST CONFIG\nhidden: true\npoints: {most}\n""" # END TEST CONFIG\ndef test_{name}_on_fresh_cases({name}):\n' \
                  f'    from utils.course.points import points\n    points("{name}", {name}, {most})'
         cells += [new_raw_cell(f"# BEGIN QUESTION\nname: {name}\npoints: {most}"), new_markdown_cell(exercise_head(exercise)),
-                  new_raw_cell("# BEGIN PROMPT"), new_code_cell(stub(exercise)), new_raw_cell("# END PROMPT"),
-                  new_raw_cell("# BEGIN SOLUTION"), new_code_cell(inspect.getsource(exercise.reference).rstrip()), new_raw_cell("# END SOLUTION"),
+                  new_raw_cell("# BEGIN SOLUTION"), new_code_cell("\n".join(answer)), new_raw_cell("# END SOLUTION"),
                   new_raw_cell("# BEGIN TESTS"), new_code_cell(seen), new_code_cell(hidden), new_raw_cell("# END TESTS"), new_raw_cell("# END QUESTION")]
     return _notebook(chapter, cells)
