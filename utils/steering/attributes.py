@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import safetensors.torch
@@ -63,8 +64,8 @@ class Cities:
         values = torch.tensor([self._first(value) for value in sorted(set(self.facts.value[attribute]))])
         found = []
         for part in torch.arange(len(rows)).split(batch_size):
-            edit = {} if new is None else {self.hook: _put(new[part], lengths[part] - 1)}
-            with intervene(self.model, edit, may_do_nothing=True):
+            edited = nullcontext() if new is None else intervene(self.model, {self.hook: _put(new[part], lengths[part] - 1)}, may_do_nothing=True)
+            with edited:
                 logits = self.model(tokens[part].to(self.model.cfg.device))
             found.append(logits[torch.arange(len(part)), mask[part].sum(1) - 1][:, values].cpu())
         return torch.cat(found)

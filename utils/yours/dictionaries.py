@@ -6,7 +6,9 @@ dimensions, and probes that may look at k features only, picked on the same four
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import plotly.graph_objects as go
 import torch
@@ -19,9 +21,9 @@ from utils.intervals import Estimate
 from utils.plots import GREY, PALETTE
 from utils.probes import auroc, auroc_with_interval, grouped_estimate, logistic
 from utils.sae.model import check_fits
-from utils.sae.rivals import CFG, load_rivals
+from utils.sae.rivals import CFG, MODEL, load_rivals
 from utils.yours.probe import two_class_folds
-from utils.yours.tables import Labelled
+from utils.yours.tables import Labelled, TableError, read_table
 
 DICTIONARIES = ("trained", "second seed", "frozen decoder", "frozen encoder", "soft-frozen decoder")
 
@@ -91,6 +93,26 @@ def dictionary_report(model: TransformerBridge, table: Labelled, *, k: int = 16,
 
     return DictionaryReport(k, {name: auroc_with_interval(x, labels, groups, n_boot, seed) for name, x in held.items()},
                             {name: ahead(x) for name, x in held.items() if name != "trained"})
+
+
+def dictionary_file(path: Path, k: int = 16) -> int:
+    """`python -m utils dictionaries`: print the verdict on a CSV file, and write its figure into the current folder.
+
+    Returns: the exit status; 2 for a table that will not do, with the reason on stderr.
+    """
+    from utils.models import load_model
+
+    try:
+        table = read_table(path)
+        table.require()
+        report = dictionary_report(load_model(MODEL), table, k=k)
+    except TableError as error:
+        print(error, file=sys.stderr)
+        return 2
+    drawn = Path(f"{path.stem}_dictionaries.html")
+    report.figure().write_html(drawn)
+    print(f"{report.verdict}\nThe figure is in {drawn}.")
+    return 0
 
 
 def _held_out(x: Float[Tensor, "n d"], labels: Int[Tensor, " n"], folds: list[Tensor], k: int) -> Float[Tensor, " n"]:
