@@ -5,7 +5,7 @@ import torch
 
 from utils.data.attributes import QUESTIONS, CityFacts
 from utils.hooks import resid_post
-from utils.steering.attributes import Cities, between_classes, exchange_in, mean_subspace, trained_subspace
+from utils.steering.attributes import Cities, exchange_in, mean_subspace, spread_of_means, trained_subspace
 
 HOOK = resid_post(1)
 FACTS = CityFacts(["Lima", "Oslo", "Cairo", "Rome", "Paris"],
@@ -45,10 +45,10 @@ def test_cause_and_isolation_are_shares(cities):
     torch.testing.assert_close(nothing[:, 1], 1 - (gone["continent"] + gone["language"]) / 2)
 
 
-def test_variance_between_classes():
+def test_the_spread_of_class_means():
     classes = torch.tensor([0, 0, 1, 1])
-    features = torch.tensor([[1.0, 1.0, 5.0], [1.0, 2.0, 5.0], [3.0, 1.0, 5.0], [3.0, 2.0, 5.0]])
-    torch.testing.assert_close(between_classes(features, classes), torch.tensor([1.0, 0.0, 0.0]))
+    features = torch.tensor([[1.0, 1.0, 5.0], [1.0, 2.0, 5.0], [3.0, 1.0, 5.0], [5.0, 2.0, 5.0]])
+    torch.testing.assert_close(spread_of_means(features, classes), torch.tensor([2.25, 0.0, 0.0]))
 
 
 def test_a_subspace_of_means_exchanges_the_means():

@@ -32,7 +32,7 @@ from utils.sae.training import Activations, TrainingConfig, _forward, normalisat
 from utils.untrained import untrained_like
 
 FILE = ROOT / "utils" / "weights" / "rivals" / "rivals.safetensors"
-SHA256 = ""
+SHA256 = "baeb84f172a1ecda874d5e85f47fd819e78e33203a6e510e547f819db884bf2f"
 """Of the file that ships."""
 
 MODEL, LAYER = "smollm2-135m", 14

@@ -110,11 +110,11 @@ def _put(new: Float[Tensor, "m d_model"], places: Int[Tensor, " m"]):
     return edit
 
 
-def between_classes(features: Float[Tensor, "n d"], classes: Int[Tensor, " n"]) -> Float[Tensor, " d"]:
-    """The share of each feature's variance that lies between the classes, from 0 to 1; 0 for a feature that never varies."""
-    total = features.var(0, correction=0)
-    between = sum((classes == c).float().mean() * (features[classes == c].mean(0) - features.mean(0)).square() for c in classes.unique())
-    return torch.where(total > 0, between / total.clamp(min=1e-12), 0)
+def spread_of_means(features: Float[Tensor, "n d"], classes: Int[Tensor, " n"]) -> Float[Tensor, " d"]:
+    """The variance of each feature's class means, every row's class counted once per row: what `mean_subspace` looks for, feature by feature."""
+    means = torch.stack([features[classes == c].mean(0) for c in classes.unique()])
+    weight = torch.unique(classes, return_counts=True)[1] / len(classes)
+    return (weight[:, None] * (means - features.mean(0)).square()).sum(0)
 
 
 def mean_subspace(acts: Float[Tensor, "n d"], classes: Int[Tensor, " n"], rank: int) -> Float[Tensor, "d r"]:
