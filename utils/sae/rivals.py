@@ -28,7 +28,7 @@ from utils.models import load_model
 from utils.paths import ROOT, atomic_write, cache_dir
 from utils.sae.model import SAE, SAEConfig, SAEError
 from utils.sae.shards import Shards, harvest
-from utils.sae.training import Activations, TrainingConfig, _forward, normalisation
+from utils.sae.training import Activations, TrainingConfig, normalisation, training_forward
 from utils.untrained import untrained_like
 
 FILE = ROOT / "utils" / "weights" / "rivals" / "rivals.safetensors"
@@ -107,7 +107,7 @@ def train_rival(acts: Activations, cfg: SAEConfig, training: TrainingConfig, fro
     idle, batches = torch.zeros(cfg.d_sae, dtype=torch.long), acts.batches(training.batch_size, training.seed)
     for step in tqdm(range(training.steps), desc=f"frozen {frozen or 'nothing'}", unit=" steps", mininterval=5, disable=not progress):
         x = (next(batches) - mean) / scale
-        reconstruction, auxiliary, fired = _forward(sae, x, idle >= training.dead_after, training)
+        reconstruction, auxiliary, fired = training_forward(sae, x, idle >= training.dead_after, training)
         loss = (x - reconstruction).pow(2).sum(1).mean() + training.aux_coefficient * auxiliary
         loss.backward()
         torch.nn.utils.clip_grad_norm_(moving, training.max_grad_norm)
