@@ -149,8 +149,15 @@ def _draw_cases(rng: torch.Generator) -> Iterator[Case]:
     yield case("class 0 is too small", 3, 9, 8, 0.25).of("errors")
 
 
+def _most_rows(labels: torch.Tensor, share: float) -> int:
+    """The largest number of rows for which both classes suffice."""
+    n_1 = int(labels.sum())
+    return max(n for n in range(len(labels) + 1) if round(n * share) <= n_1 and n - round(n * share) <= len(labels) - n_1)
+
+
 draw_rows = Exercise(
     "draw_rows",
+    ends={"n_rows": lambda a: (0, _most_rows(a["labels"], a["positive_share"]))},
     without={**NOT_TRAINED, **ALL_COUNTS, **NO_MATRIX, "scale": "row numbers have no scale", "negative": "row numbers are never negative"},
     difficulty=2,
     importance=3,
@@ -280,6 +287,7 @@ def _pick_cases(rng: torch.Generator) -> Iterator[Case]:
 
 pick_features = Exercise(
     "pick_features",
+    ends={"k": lambda a: (1, a["features"].shape[1])},
     without={**NOT_TRAINED, **ALL_COUNTS},
     difficulty=2,
     importance=5,

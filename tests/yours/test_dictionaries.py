@@ -9,7 +9,7 @@ from utils.yours.dictionaries import DictionaryReport, _held_out
 def test_the_verdict_names_whom_it_beats_and_whom_not():
     scores = {name: Estimate(0.8, 0.7, 0.9) for name in ("dense probe", "trained", "frozen decoder")}
     report = DictionaryReport(16, scores, {"dense probe": Estimate(-0.1, -0.2, -0.01), "frozen decoder": Estimate(0.1, 0.02, 0.2)})
-    assert "Clearly ahead of: frozen decoder" in report.verdict and "Not of: dense probe" in report.verdict
+    assert "Clearly ahead of: frozen decoder" in report.verdict and "Clearly behind: dense probe" in report.verdict
     assert len(report.figure().data[0].y) == 3
 
 

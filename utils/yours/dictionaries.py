@@ -44,12 +44,14 @@ class DictionaryReport:
 
     @property
     def verdict(self) -> str:
-        """Whom the trained SAE is clearly ahead of, and whom not."""
+        """Whom the trained SAE is clearly ahead of, whom it is clearly behind, and whom neither."""
         beaten = [name for name, found in self.ahead.items() if found.low > 0]
-        others = [name for name in self.ahead if name not in beaten]
+        better = [name for name, found in self.ahead.items() if found.high < 0]
+        neither = [name for name in self.ahead if name not in beaten + better]
         said = f"{self.k} latents of the trained SAE have an AUROC of {self.scores['trained']} on groups that they have not met."
         said += f" Clearly ahead of: {', '.join(beaten)}." if beaten else " They are clearly ahead of nobody here."
-        return said + (f" Not of: {', '.join(others)}; that may be because they are level, or because the table is small." if others else "")
+        said += f" Clearly behind: {', '.join(better)}." if better else ""
+        return said + (f" Neither: {', '.join(neither)}; that may be because they are level, or because the table is small." if neither else "")
 
     def figure(self) -> go.Figure:
         """Everybody's AUROC as a point with its interval."""
@@ -59,8 +61,9 @@ class DictionaryReport:
             marker={"size": 12, "color": [PALETTE[0] if name == "trained" else PALETTE[1] for name in names]},
             error_x={"array": [each.high - each.value for each in found], "arrayminus": [each.value - each.low for each in found]}))
         fig.add_vline(x=0.5, line={"dash": "dash", "color": GREY}, annotation_text="chance", annotation_position="top")
-        first = next(iter(self.scores))
-        return fig.update_layout(title=f"{self.k} features of each dictionary, beside the {first}", yaxis={"autorange": "reversed", "title": ""},
+        ours, theirs = self.scores["trained"].value, self.scores["dense probe"].value
+        return fig.update_layout(title=f"{self.k} latents of the trained SAE {ours:.2f}, a dense probe {theirs:.2f}",
+                                 yaxis={"autorange": "reversed", "title": ""},
                                  xaxis={"title": "AUROC on held-out groups, 95% interval", "range": [-0.02, 1.05]}, margin={"l": 170})
 
 
