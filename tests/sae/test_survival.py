@@ -16,4 +16,4 @@ def test_each_verdict_has_its_cell_and_what_was_not_compared_has_none() -> None:
     fig = survival_table({("frozen", "explains"): ("ahead", found), ("dense", "probes"): ("behind", found)})
     order = list(VERDICTS)
     assert [list(row) for row in fig.data[0].z] == [[order.index("ahead"), None], [None, order.index("behind")]]
-    assert "+0.20" in fig.data[0].text[0][0] and fig.data[0].text[0][1] is None
+    assert "+0.20" in fig.data[0].text[0][0] and fig.data[0].text[0][1] == ""

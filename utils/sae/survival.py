@@ -38,7 +38,7 @@ def survival_table(cells: Mapping[tuple[str, str], tuple[str, Estimate]]) -> go.
     """
     rivals, claims = (list(dict.fromkeys(key[i] for key in cells)) for i in (0, 1))
     order = list(VERDICTS)
-    code, words = ([[None] * len(claims) for _ in rivals] for _ in range(2))
+    code, words = ([[empty] * len(claims) for _ in rivals] for empty in (None, ""))
     for (rival, claim), (verdict, found) in cells.items():
         i, j = rivals.index(rival), claims.index(claim)
         code[i][j] = order.index(verdict)
