@@ -42,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
         own = commands.add_parser(name, help=words)
         own.add_argument("table", type=Path)
         own.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
+    dictionaries = commands.add_parser("dictionaries", help="latents of a trained SAE beside a dense probe and frozen SAEs, on your own texts: text,label[,group]")
+    dictionaries.add_argument("table", type=Path)
+    dictionaries.add_argument("--k", type=int, default=16, help="how many features each may look at")
     train = commands.add_parser("train-sae", help="a small sparse autoencoder of your own texts: a folder of .txt or .md files")
     train.add_argument("folder", type=Path)
     train.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
@@ -109,6 +112,10 @@ def main(argv: list[str] | None = None) -> int:
         from utils.yours.rivals import rival_file
 
         return rival_file(arguments.table, arguments.model)
+    if arguments.command == "dictionaries":
+        from utils.yours.dictionaries import dictionary_file
+
+        return dictionary_file(arguments.table, arguments.k)
     if arguments.command == "numbers":
         from utils.yours.numbers import number_file
 
