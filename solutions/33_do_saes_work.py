@@ -198,7 +198,7 @@ def exchange_latents(
 def parent_recall(
     fires: Bool[Tensor, "n"], parent: Bool[Tensor, "n"], child: Bool[Tensor, "n"]
 ) -> tuple[float, float]:
-    """How often a latent fires where its feature, the parent, is there: without the child, and with.
+    """How often a latent fires where its feature, the parent, is: without the child, and with.
 
     A child never comes without its parent: a row with the child but not the parent is an error.
 
