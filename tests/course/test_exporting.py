@@ -5,6 +5,7 @@ The tools live in an environment of their own in the cache, which sees the cours
 
 import ast
 import csv
+import hashlib
 import inspect
 import json
 import os
@@ -36,12 +37,15 @@ TOOLS = ("nbgrader==0.9.5", "otter-grader==7.0.0")
 @pytest.fixture(scope="session")
 def tool():
     """`tool(folder, *words)` runs a command of nbgrader or otter in a folder, and returns what it said."""
-    home = cache_dir() / "test-tools" / f"{'-'.join(TOOLS)}-{sys.version_info.major}.{sys.version_info.minor}"
+    lock = hashlib.sha256((ROOT / "requirements.lock").read_bytes()).hexdigest()[:12]
+    home = cache_dir() / "test-tools" / f"{'-'.join(TOOLS)}-{sys.version_info.major}.{sys.version_info.minor}-{lock}"
     python, done = home / "bin" / "python", home / "done"
     if not done.exists():  # made in place: the scripts in it name their folder
         venv.create(home, with_pip=True, clear=True)
-        inside = subprocess.run([python, "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True, check=True)
-        Path(inside.stdout.strip(), "course.pth").write_text("\n".join(site.getsitepackages()))
+    inside = subprocess.run([python, "-c", "import site; print(site.getsitepackages()[0])"], capture_output=True, text=True, check=True)
+    # written every time: another clone with the same lock has its packages elsewhere
+    Path(inside.stdout.strip(), "course.pth").write_text("\n".join(site.getsitepackages()))
+    if not done.exists():
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *TOOLS], check=True, capture_output=True)
         done.touch()
     environment = {**os.environ, "PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}", "PROBE_TO_STEER_COURSE": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}
