@@ -46,6 +46,6 @@ def survival_table(cells: Mapping[tuple[str, str], tuple[str, Estimate]]) -> go.
     steps = [(edge, color) for i, color in enumerate(VERDICTS.values()) for edge in (i / len(order), (i + 1) / len(order))]
     fig = go.Figure(go.Heatmap(z=code, x=claims, y=rivals, zmin=-0.5, zmax=len(order) - 0.5, colorscale=steps, showscale=False, xgap=3, ygap=3,
                                text=words, texttemplate="%{text}", textfont={"color": "#222222", "size": 12}, hoverinfo="skip"))
-    return fig.update_layout(xaxis={"side": "top", "showgrid": False, "title": "the trained SAE ..."},
-                             yaxis={"autorange": "reversed", "showgrid": False, "title": "... against"},
-                             height=150 + 44 * len(rivals), margin={"l": 190, "t": 110})
+    return fig.update_layout(xaxis={"side": "top", "showgrid": False},
+                             yaxis={"autorange": "reversed", "showgrid": False, "title": "the trained SAE against"},
+                             height=150 + 44 * len(rivals), margin={"l": 230, "t": 110})
