@@ -165,7 +165,8 @@ def test_a_forged_message_is_no_pass(notebook_with, what):
 def test_a_forged_outcome_is_no_pass(notebook_with):
     """A well-formed outcome of the wrong kinds, sent by the answer itself."""
     body = textwrap.dedent("""
-                from utils.course.codec import encode
+        import os
+        from utils.course.codec import encode
         import struct
         def gather_last_token(acts, mask):
             for made in ({"kind": "value", "value": None, "error": 3, "trace": [], "printed": None}, {"kind": ["value"]}, "pass", 3):
