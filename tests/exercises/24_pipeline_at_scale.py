@@ -408,7 +408,7 @@ def _roof_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("a little beside the ridge", 6.0, 9.01, 2.0, 3.0).of("boundary")
     yield Case("very little of everything", 1e-9, 1e-12, 1e-3, 1e-6).of("extreme")
     yield Case("a machine without bandwidth", 6.0, 9.0, 2.0, 0.0)
-    yield Case("a negative number of operations", -6.0, 9.0, 2.0, 3.0)
+    yield Case("a negative number of operations", -6.0, 9.0, 2.0, 3.0).of("negative")
 
 
 roofline = Exercise(
