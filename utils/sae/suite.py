@@ -15,7 +15,12 @@ from utils.sae.model import CONFIG, SAE, WEIGHTS, SAEConfig, SAEError, load_sae
 FOLDER = ROOT / "utils" / "weights" / "suite"
 MODEL = "smollm2-135m"
 D_SAE, K = 3072, 32
-SHA256 = {4: "", 9: "", 20: "", 26: ""}
+SHA256 = {
+    4: "ad34c3a1f61525225e99142f33ae9a24cbb93481a966176b0c5b3667168e3ebf",
+    9: "ee67f783dc6ecc60c53376b67aff889cff77b0b3d51f2a2b4a8c11ec214896e8",
+    20: "ed4fcebf0bc5271420f6c3f1112d8b21d3c7f53d7746875418a98bd3d1506479",
+    26: "3b5f61aae07eb89b37bed2b4c8ecfec5dd3436498ad7d067414e599304f7b17c",
+}
 """Of the weights that ship, by layer."""
 SUITE_LAYERS = tuple(SHA256)
 
