@@ -24,10 +24,10 @@ from utils.pipeline.records import Run
 from utils.pipeline.stages import run_pipeline
 from utils.pipeline.text import Sentences
 from utils.pipeline.workers import trained
-from utils.sae.course_sae import TARGETS, pca
+from utils.sae.course_sae import FOLDER as COURSE, LAYER, TARGETS, pca
 from utils.sae.metrics import Cost, Fit, measure_cost, measure_fit
 from utils.sae.model import WEIGHTS, SAE, load_sae
-from utils.sae.suite import SUITE_LAYERS, suite_folder
+from utils.sae.suite import FOLDER, MODEL, SUITE_LAYERS, suite_card, suite_folder
 from utils.sae.training import normalisation
 
 RECIPE = ROOT / "docs" / "suite.yaml"
@@ -133,6 +133,28 @@ def card_text(card: dict) -> str:
     return "\n".join(lines)
 
 
+def overview() -> str:
+    """The suite's page: its layers side by side, beside the course's first SAE."""
+    first = json.loads((COURSE / "card.json").read_text("utf-8"))
+    lines = ["# The suite", "",
+             f"Sparse autoencoders of {len(SUITE_LAYERS)} more layers of `{MODEL}`: `load_course_sae(layer=9)` loads one. Made by `python -m utils.pipeline.suite` from `docs/suite.yaml` on one CPU core; "
+             "each folder has its card, with intervals and controls. The first SAE (layer 14) has twice the latents, ten times the text, and a last stage on the model's predictions.", "",
+             f"| layer | {' | '.join(f'explained variance, {source}' for source in UNSEEN)} | {' | '.join(f'loss recovered, {source}' for source in UNSEEN)} | targets missed |",
+             "| --- |" + " --- |" * (2 * len(UNSEEN) + 1)]
+    rows = {layer: (card["fit"], card["cost"], "the SAE") for layer in SUITE_LAYERS for card in [suite_card(layer)]}
+    rows[LAYER] = (first["fit"], {source: cost["seed 0"] for source, cost in first["cost"].items()}, "seed 0")
+    for layer, (fit, cost, name) in sorted(rows.items()):
+        explained = [fit[source][name]["explained_variance"][0] for source in UNSEEN]
+        recovered = [cost[source]["recovered_mean"][0] for source in UNSEEN]
+        below = sum(value < TARGETS["explained_variance"] for value in explained) + sum(value < TARGETS["recovered_mean"] for value in recovered)
+        numbers = " | ".join(f"{value:.3f}" for value in explained + recovered)
+        lines.append(f"| {layer}{' (the first)' if layer == LAYER else ''} | {numbers} | {below} of {2 * len(UNSEEN)} |")
+    targets = ", ".join(f"{what} {least:.2f}" for what, least in TARGETS.items())
+    lines += ["", f"The targets are those of the first SAE: {targets} (beside mean ablation). Its loss was measured on other contexts of the same two sources. "
+              "The suite misses them where the table says so. It is good enough to follow what passes from layer to layer; for work on one layer take the first.", ""]
+    return "\n".join(lines)
+
+
 def _with_interval(estimate: list[float]) -> str:
     return "{:.3f} [{:.3f}, {:.3f}]".format(*estimate)
 
@@ -163,6 +185,7 @@ def main() -> None:
             runs[source] = run_pipeline(unseen_config(config, source), only=stage)
     for layer in SUITE_LAYERS:
         ship(runs, layer)
+    atomic_write(FOLDER / "README.md", overview())
 
 
 if __name__ == "__main__":
