@@ -4,8 +4,9 @@
 
 One process, the same real activations (harvested into the cache folder on the first run, some minutes), normalised alike, the same shapes,
 steps, learning rate, initial decoder norm and weight of the auxiliary loss. The rounds are interleaved; a round's first steps
-are warm-up. One line per trainer and width: tokens per second (the median step of all rounds), the ratio to sae_lens, the peak memory above where the process
-stood, and the explained variance on held-out tokens after the same steps. In a short run no latent has been idle for the default 200,000 tokens, so the
+are warm-up. One line per trainer and width: tokens per second (the median step of all rounds), the ratio to sae_lens, a step's length
+in products of the encoder with a batch, which no TopK SAE can do without, the peak memory above where the process stood, and the explained variance on
+held-out tokens after the same steps. In a short run no latent has been idle for the default 200,000 tokens, so the
 auxiliary loss rests, in every trainer; `--dead-after 10240` wakes it in every trainer after 10 steps.
 """
 
@@ -140,6 +141,19 @@ def plain(clock: Clock, d_sae: int, options: argparse.Namespace) -> Callable[[Te
     return lambda x: rebuild((x - mean) / scale) * scale + mean
 
 
+def product_seconds(d_in: int, d_sae: int, device: str) -> list[float]:
+    """The encoder's product with a batch, alone: what every TopK SAE has to compute."""
+    x, W_enc = torch.randn(BATCH, d_in, device=device), torch.randn(d_in, d_sae, device=device)
+    taken = []
+    for _ in range(3 * WARM_UP):
+        started = time.perf_counter()
+        x @ W_enc
+        if device == "cuda":
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - started)
+    return taken[WARM_UP:]
+
+
 TRAINERS: dict[str, Callable[..., Callable[[Tensor], Tensor]]] = {
     "sae_lens SAETrainer": lambda *args: library(*args, rescale=True),
     "sae_lens, no rescaling": lambda *args: library(*args, rescale=False),
@@ -166,7 +180,9 @@ def main() -> None:
     for d_sae in options.d_sae:
         seconds: dict[str, list[float]] = {name: [] for name in TRAINERS}
         facts: dict[str, tuple[float, float]] = {}
+        products: list[float] = []
         for _ in range(options.rounds):
+            products += product_seconds(acts.shape[1], d_sae, options.device)
             for name, run in TRAINERS.items():
                 clock = Clock(train, options.device)
                 with Memory(options.device) as memory:
@@ -176,9 +192,12 @@ def main() -> None:
                     error = sum((x - rebuild(x.to(options.device)).to("cpu")).pow(2).sum() for x in held_out.split(4096))
                 facts[name] = (memory.megabytes, float(1 - error / variance))
         reference = statistics.median(seconds["sae_lens SAETrainer"])
+        limit = statistics.median(products)
+        print(f"d_sae {d_sae:>6}  the encoder's product alone takes {1e3 * limit:.1f} ms")
         for name, (megabytes, explained) in facts.items():
             step = statistics.median(seconds[name])
-            print(f"d_sae {d_sae:>6}  {name:<24} {BATCH / step:>8,.0f} tokens/s  {reference / step:>5.2f}x  {megabytes:>6,.0f} MB  explained variance {explained:.3f}", flush=True)
+            print(f"d_sae {d_sae:>6}  {name:<24} {BATCH / step:>8,.0f} tokens/s  {reference / step:>5.2f}x  {step / limit:>5.2f} products  "
+                  f"{megabytes:>6,.0f} MB  explained variance {explained:.3f}", flush=True)
 
 
 if __name__ == "__main__":
