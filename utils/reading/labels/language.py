@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Int
@@ -92,27 +93,40 @@ class Lexicon:
 
     words: Words
     pieces: list[str]
-    _tables: dict[tuple[str, ...], Bool[Tensor, " d_vocab"]] = field(default_factory=dict)
+    _kept: dict[str, Bool[Tensor, " d_vocab"]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def _number(self) -> dict[str, int]:
+        return {word: i for i, word in enumerate(self.words.spelled)}
 
     def table(self, element: tuple[str, ...]) -> Bool[Tensor, " d_vocab"]:
         """Which tokens an element matches. Raises RuleError for a class that there is not."""
-        if element not in self._tables:
-            tables = [self._one(alternative) for alternative in element]
-            self._tables[element] = torch.stack(tables).any(0)
-        return self._tables[element]
+        numbers = [self._number.get(re.sub(r"\\(.)", r"\1", each).lower(), -1) for each in element]
+        wanted = torch.zeros(len(self.words.spelled) + 1, dtype=torch.bool)      # the last one is of no token
+        wanted[numbers] = True
+        found = wanted[self.words.of_token]
+        for each in element:
+            if each == "." or each.startswith(("*", "<")) or re.search(r"(?<!\\)\*$", each):
+                found = found | self._many(each)
+        return found
 
-    def _one(self, alternative: str) -> Bool[Tensor, " d_vocab"]:
+    def _many(self, alternative: str) -> Bool[Tensor, " d_vocab"]:
+        """Which tokens a class, a part of a word or a dot matches."""
+        if alternative not in self._kept:
+            self._kept[alternative] = self._find(alternative)
+        return self._kept[alternative]
+
+    def _find(self, alternative: str) -> Bool[Tensor, " d_vocab"]:
         if alternative == ".":
             return torch.ones(len(self.words.of_token), dtype=torch.bool)
         if found := re.fullmatch(r"<(\w+)>", alternative):
             if found[1] not in CLASSES:
                 raise RuleError(f"there is no class <{found[1]}>. There are: {', '.join(f'<{name}>' for name in CLASSES)}.")
             return self.of_class(found[1])
-        begins, ends = alternative.startswith("*"), alternative.endswith("*") and not alternative.endswith("\\*")
-        word = re.sub(r"\\(.)", r"\1", alternative[begins : len(alternative) - ends]).lower()
-        matched = [(spelled.endswith(word) if begins else spelled.startswith(word)) if begins != ends else word in spelled if begins else spelled == word
-                   for spelled in self.words.spelled]
-        return torch.tensor(matched)[self.words.of_token]
+        begins, ends = alternative.startswith("*"), bool(re.search(r"(?<!\\)\*$", alternative))
+        part = re.sub(r"\\(.)", r"\1", alternative[begins : len(alternative) - ends]).lower()
+        matches = {(True, False): str.endswith, (False, True): str.startswith, (True, True): str.__contains__}.get((begins, ends), str.__eq__)
+        return torch.tensor([matches(spelled, part) for spelled in self.words.spelled])[self.words.of_token]
 
     def of_class(self, name: str) -> Bool[Tensor, " d_vocab"]:
         """Which tokens are of a class."""

@@ -4,8 +4,8 @@
     label = explained(service, excerpts)                      a text, or None when no reply could be read
     verdicts = judged(service, label, excerpts)               a bool per excerpt, or None
 
-Every reply is kept in a file under the content of its question: a question is paid for once, a run that broke off goes on where it
-was, and a notebook that has the file needs no service. The client is `openai`, an optional dependency.
+Every reply is kept in a file under a hash of its question: a question is paid for once, a run that broke off goes on where it
+was, and a notebook that has the file needs no service. The question itself is not kept: its texts may be somebody's. The client is `openai`, an optional dependency.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Service:
             raise ServiceError(f"the budget of {self.budget:,} tokens is spent: {self.spent:,} on {self.asked:,} questions. The replies are kept; raise budget= and run again.")
         reply, n_in, n_out = self._post(list(messages), max_tokens)
         self.asked, self.spent = self.asked + 1, self.spent + n_in + n_out
-        self._keep({"key": key, "model": self.model, "messages": list(messages), "reply": reply, "tokens_in": n_in, "tokens_out": n_out})
+        self._keep({"key": key, "model": self.model, "reply": reply, "tokens_in": n_in, "tokens_out": n_out})
         return reply
 
     def _keep(self, kept: dict) -> None:

@@ -7,6 +7,7 @@ place exclude each other, so the worth of a set of them is a sum, and one sparse
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ class Kind:
 def find_rules(reading: Places, lexicon: Lexicon, *, progress: bool = True) -> dict[int, Rule]:
     """The best rule of every latent that fires often enough on these contexts."""
     kinds = list(_kinds(reading, lexicon))
-    silent = reading.n_usual - reading.counts
+    silent = np.maximum(reading.n_usual - reading.counts, 1)
     first = _best(reading.fires, reading.counts, silent, kinds)
     left = _uncovered(reading, first, lexicon)
     second = _best(left, reading.counts, silent, kinds)
@@ -104,41 +105,40 @@ def _uncovered(reading: Places, rules: list[tuple[float, str] | None], lexicon: 
         if option:
             part = slice(reading.fires.indptr[latent], reading.fires.indptr[latent + 1])
             data[part] = ~run(option[1], reading.tokens, lexicon).flatten().numpy()[reading.fires.indices[part]]
-    left = scipy.sparse.csr_array((data, reading.fires.indices, reading.fires.indptr), shape=reading.fires.shape)
-    left.eliminate_zeros()
+    left = scipy.sparse.csr_array((data, reading.fires.indices, reading.fires.indptr), shape=reading.fires.shape, copy=True)
+    left.eliminate_zeros()        # in place: hence the copy
     return left
 
 
 class _Inside:
-    """Narrows a set of words by the word before it: for each latent, on the places where the set stands."""
+    """Narrows a clause about one place by the words at the other, the token or the one before it: for each latent, where the clause holds."""
 
     def __init__(self, reading: Places, lexicon: Lexicon) -> None:
         self.reading, self.lexicon = reading, lexicon
-        self.word = lexicon.words.of_token[reading.tokens]
-        self.before = torch.full_like(self.word, -1)
-        self.before[:, 1:] = self.word[:, :-1]
-        self.usual, self.before = reading.usual.flatten().numpy(), self.before.flatten().numpy()
+        word = lexicon.words.of_token[reading.tokens]
+        before = torch.full_like(word, -1)
+        before[:, 1:] = word[:, :-1]
+        self.usual, self.word, self.before = (column.flatten().numpy() for column in (reading.usual, word, before))
 
     def narrowed(self, latent: int, option: tuple[float, str] | None) -> tuple[float, str] | None:
-        """The same clause behind certain words only, if it is about the token alone and called often where the latent is silent."""
-        if option is None or not option[1].startswith("[["):
+        """The same clause with certain words only at the other place, if it is called often where the latent is silent."""
+        if option is None or not re.fullmatch(r"(\[\[\S+\]\])|(\S+ \[\[\.\]\])", option[1]):
             return None
-            called = run(option[1], self.reading.tokens, self.lexicon).flatten().numpy() & self.usual
-        at = called.nonzero()[0]
-        n = int(self.reading.counts[latent])
-        if len(at) < 2 * n:
-            return None
+        n, about_here = int(self.reading.counts[latent]), option[1].startswith("[[")
+        at = (run(option[1], self.reading.tokens, self.lexicon).flatten().numpy() & self.usual).nonzero()[0]
         fires = np.isin(at, self.reading.fires.indices[self.reading.fires.indptr[latent] : self.reading.fires.indptr[latent + 1]])
-        words, number = np.unique(self.before[at], return_inverse=True)
+        if fires.mean() > 0.5:
+            return None
+        words, number = np.unique((self.before if about_here else self.word)[at], return_inverse=True)
         times, others = (np.bincount(number[kind], minlength=len(words)) for kind in (fires, ~fires))
-        worth = np.where(times >= LEAST_SEEN, times / n - others / (self.reading.n_usual - n), -1)
+        worth = np.where(times >= LEAST_SEEN, times / n - others / max(self.reading.n_usual - n, 1), -1)
         order = np.argsort(-worth, kind="stable")[:MOST]
         chosen = order[(worth[order] > PRICE) & (words[order] >= 0)]
         if not len(chosen):
             return None
-        size = len(chosen) + parse(option[1]).size
         names = "|".join(quoted(self.lexicon.words.spelled[i]) for i in words[chosen])
-        return float(worth[chosen].sum() - PRICE * size), f"{names} {option[1]}"
+        text = f"{names} {option[1]}" if about_here else option[1].replace("[[.]]", f"[[{names}]]")
+        return float(worth[chosen].sum() - PRICE * parse(text).size), text
 
 
 def _kinds(reading: Places, lexicon: Lexicon) -> Iterator[Kind]:
