@@ -20,9 +20,9 @@ $(VENV)/.installed: requirements.lock
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest $(ARGS)
 
-# What only the browser tests need: a driver for the Chromium that is on the machine.
+# What only tests need: a driver for the Chromium that is on the machine, and what `transformers serve` and its client are made of.
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet playwright==1.65.2
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet playwright==1.65.2 openai==3.57.0 fastapi==0.165.0 uvicorn==0.54.0
 	touch $@
 
 build: $(VENV)/.installed

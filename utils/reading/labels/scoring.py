@@ -7,13 +7,12 @@ fires (*near*). A rule is run on every place, so its score is exact for these co
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
-import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
 from utils.reading.labels.language import Lexicon, Rule, run
 from utils.reading.labels.places import Places
@@ -52,7 +51,10 @@ def calls_of(rules: dict[int, Rule], where: Places, lexicon: Lexicon) -> scipy.s
     return scipy.sparse.csr_array((np.ones(ends[-1], np.int32), np.concatenate(rows), ends), shape=where.fires.shape)
 
 
-def scored(calls: scipy.sparse.csr_array, where: Places, neighbours: Int[np.ndarray, "d_sae n"], *, block: int = 512) -> Scores:
+BLOCK = 512
+
+
+def scored(calls: scipy.sparse.csr_array, where: Places, neighbours: Int[np.ndarray, "d_sae n"], *, block: int = BLOCK) -> Scores:
     """The scores of every latent's calls, exact for these places.
 
     Args:
@@ -68,6 +70,8 @@ def scored(calls: scipy.sparse.csr_array, where: Places, neighbours: Int[np.ndar
     wrong, near = np.zeros(where.d_sae), np.zeros(where.d_sae)
     for start in range(0, where.d_sae, block):
         part = slice(start, start + block)
+        if not has_rule[part].any():
+            continue
         silent = near_silence(where, neighbours, part)
         near[part], wrong[part] = np.diff(silent.indptr), _common(calls[part], silent)
     spared[NEAR] = 1 - _share(wrong, near, enough & (near >= FEW))
@@ -89,16 +93,16 @@ def near_silence(where: Places, neighbours: Int[np.ndarray, "d_sae n"], part: sl
 
 def shuffled(calls: scipy.sparse.csr_array, seed: int = 0) -> tuple[scipy.sparse.csr_array, Int[np.ndarray, " d_sae"]]:
     """(the calls, each handed to another latent that has a label; whose label each latent has got): the floor of every score."""
-    labelled = (np.diff(calls.indptr) > 0).nonzero()[0]
-    order = np.random.default_rng(seed).permutation(labelled)
     given = np.arange(calls.shape[0])
-    given[order] = np.roll(order, 1)      # one round through all of them: nobody keeps their own
+    for latent, other in strangers((np.diff(calls.indptr) > 0).nonzero()[0], seed).items():
+        given[latent] = other
     return calls[given], given
 
 
-def balanced_accuracy(predicted: Bool[Tensor, " n"], fires: Bool[Tensor, " n"]) -> float:
-    """The mean of the share of the firing examples called firing and of the silent ones called silent."""
-    return (predicted[fires].double().mean().item() + (~predicted[~fires]).double().mean().item()) / 2
+def strangers(labelled: Iterable[int], seed: int = 0) -> dict[int, int]:
+    """Whose label each latent gets: one round through all of them in random order, so that nobody keeps their own."""
+    order = np.random.default_rng(seed).permutation(list(labelled))
+    return dict(zip(order.tolist(), np.roll(order, 1).tolist()))
 
 
 def _common(a: scipy.sparse.csr_array, b: scipy.sparse.csr_array) -> Int[np.ndarray, " rows"]:

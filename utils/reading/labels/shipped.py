@@ -28,7 +28,7 @@ from utils.paths import ROOT, atomic_write
 from utils.reading.features import FeatureError, FeatureStats
 from utils.reading.labels.language import Lexicon, Rule, lexicon_of, parse
 from utils.reading.labels.places import Places, halves, neighbours_of, places
-from utils.reading.labels.scoring import NEAR, RANDOM, calls_of, scored, shuffled
+from utils.reading.labels.scoring import BLOCK, NEAR, RANDOM, calls_of, scored, strangers
 from utils.reading.labels.search import find_rules
 from utils.sae.model import AnySAE, check_fits, sae_digest
 from utils.sae.shards import contexts
@@ -107,11 +107,24 @@ def label_all(model: TransformerBridge, sae: AnySAE, stats: FeatureStats, *, gen
 
 def with_scores(rules: dict[int, Rule], testing: Places, near: np.ndarray, lexicon: Lexicon, genre: Places | None = None) -> dict[int, Scored]:
     """The rules with their scores on contexts that they were not made from."""
-    calls = calls_of(rules, testing, lexicon)
-    own, floor = scored(calls, testing, near), scored(shuffled(calls)[0], testing, near)
-    elsewhere = scored(calls_of(rules, genre, lexicon), genre, near).balanced(NEAR) if genre is not None else np.full(testing.d_sae, np.nan)
-    columns = (own.balanced(RANDOM), own.balanced(NEAR), floor.balanced(NEAR), elsewhere, own.precision)
+    given = strangers(rules)
+    own = _in_blocks(rules, testing, near, lexicon)
+    floor = _in_blocks({latent: rules[given[latent]] for latent in rules}, testing, near, lexicon)[NEAR]
+    elsewhere = _in_blocks(rules, genre, near, lexicon)[NEAR] if genre is not None else np.full(testing.d_sae, np.nan)
+    columns = (own[RANDOM], own[NEAR], floor, elsewhere, own["precision"])
     return {latent: Scored(str(rule), *(None if np.isnan(column[latent]) else round(float(column[latent]), 3) for column in columns)) for latent, rule in rules.items()}
+
+
+def _in_blocks(rules: dict[int, Rule], where: Places, near: np.ndarray, lexicon: Lexicon) -> dict[str, np.ndarray]:
+    """Scores by name. The calls of a broad rule are a tenth of all places, so those of all rules are never held at once."""
+    found = {name: np.full(where.d_sae, np.nan) for name in (RANDOM, NEAR, "precision")}
+    for start in range(0, where.d_sae, BLOCK):
+        part = {latent: rule for latent, rule in rules.items() if start <= latent < start + BLOCK}
+        if part:
+            scores, chosen = scored(calls_of(part, where, lexicon), where, near), list(part)
+            for name, column in {RANDOM: scores.balanced(RANDOM), NEAR: scores.balanced(NEAR), "precision": scores.precision}.items():
+                found[name][chosen] = column[chosen]
+    return found
 
 
 def save_labels(labels: dict[int, Scored], path: Path, sae_sha256: str) -> str:
