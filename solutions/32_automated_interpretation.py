@@ -86,7 +86,9 @@ def near_silent_places(
 
 
 def balanced_scores(
-    said: Bool[Tensor, "n_latents n"], fires: Bool[Tensor, "n_latents n"], asked: Bool[Tensor, "n_latents n"]
+    said: Bool[Tensor, "n_latents n"],
+    fires: Bool[Tensor, "n_latents n"],
+    asked: Bool[Tensor, "n_latents n"],
 ) -> Float[Tensor, "n_latents"]:
     """Balanced accuracy of every latent's label, on the places that were asked about.
 

@@ -60,7 +60,7 @@ def test_an_unknown_class_is_named(lexicon):
 
 
 def test_every_word_can_be_written_in_a_rule():
-    for word in ["*", "|", "[", "]", "a b", "<x>", "@", "\\", "."]:
+    for word in ["*", "|", "[", "]", "a b", "<x>", "@", "\\", ".", " ", "] ["]:
         rule = parse(f"[[{quoted(word)}]]")
         lexicon = Lexicon(Words(torch.arange(2), ["other", word]), ["other", word])
         assert run(rule, torch.tensor([[0, 1]]), lexicon).tolist() == [[False, True]]

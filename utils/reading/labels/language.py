@@ -80,9 +80,9 @@ def _clause(text: str) -> Clause:
     found = re.fullmatch(r"(?P<before>.*?)\[\[(?P<here>(?:\\.|[^\\\]])+)\]\](?: @(?P<first>\d+))?", text.strip())
     if not found:
         raise RuleError(f"{text!r} is no rule: the token it is about stands last, in double brackets, as in: not [[a|the]]. A place in the context follows as @8.")
-    parts = re.findall(r"(?:\\.|[^\\\s])+", found["before"]) + [found["here"].strip()]
+    parts = re.findall(r"(?:\\.|[^\\\s])+", found["before"]) + [found["here"]]
     elements = tuple(None if part == GAP else tuple(re.findall(r"(?:\\.|[^\\|])+", part)) for part in parts)
-    if re.search(r"(^|(?<!\\)[|\s])\||(?<!\\)\|(\s|$)", " ".join(parts)) or None in (elements[0], elements[-1]) or any(a is None and b is None for a, b in zip(elements, elements[1:])):
+    if re.search(r"(^|(?<!\\)[|\s])\||(?<!\\)\|(\s|$)", " ".join(parts)) or None in (elements[0], elements[-1]) or any(a is None and b is None for a, b in zip(elements, elements[1:])) or () in elements:
         raise RuleError(f"{text!r}: a gap ... stands between two words, and between two bars stands a word.")
     return Clause(elements, int(found["first"] or 0))
 
