@@ -11,7 +11,7 @@ from torch import Tensor
 def where_rule_fires(
     tokens: Int[Tensor, "n pos"], before: Bool[Tensor, "d_vocab"], here: Bool[Tensor, "d_vocab"]
 ) -> Bool[Tensor, "n pos"]:
-    """Run a label of two parts: the token is one of these, and the token just before it one of those.
+    """Run a label of two parts: the token is one of these, the one just before it one of those.
 
     Args:
         tokens: contexts; the first token of each is the start token.
@@ -40,8 +40,8 @@ def best_word_set(
     """The set of words that makes the best rule "it fires on one of these words".
 
     A word is worth the share of all firings that stand on it, minus the share of all silent places
-    that do. A word joins the set if it is worth more than its price; of more such words than `most`,
-    those that are worth most.
+    that do. A word joins the set if it is worth more than its price; of more such words than
+    `most`, those that are worth most.
 
     Args:
         fires: how many of the latent's firings stand on each word. Their sum is above 0.
@@ -115,7 +115,7 @@ def balanced_scores(
 
 
 def strangers_labels(order: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
-    """Hand every latent the label of another one, so that all labels are used and nobody keeps theirs.
+    """Hand every latent the label of another one: all labels are used, and nobody keeps theirs.
 
     Stand the latents in a circle in the order that was drawn. Each gets the label of the one before
     it; the first gets that of the last.
@@ -135,12 +135,14 @@ def strangers_labels(order: Int[Tensor, "n"]) -> Int[Tensor, "n"]:
     return given
 
 
-def fuzzing_pair(tokens: list[str], fires: list[bool], draws: tuple[float, float]) -> tuple[str, str]:
-    """The same text twice for a judge of labels: with a mark where the latent fires, and with a wrong one.
+def fuzzing_pair(
+    tokens: list[str], fires: list[bool], draws: tuple[float, float]
+) -> tuple[str, str]:
+    """The same text twice for a judge of labels: marked where the latent fires, and marked wrongly.
 
-    Each text has exactly one marked token, in double square brackets; a judge could tell a text with
-    more marks by their number. The tokens are joined as they are: a blank in front of a word belongs
-    to its token, and so stands inside the brackets.
+    Each text has exactly one marked token, in double square brackets; a judge could tell a text
+    with more marks by their number. The tokens are joined as they are: a blank in front of a word
+    belongs to its token, and so stands inside the brackets.
 
     Args:
         tokens: of one excerpt, as strings.
@@ -240,8 +242,8 @@ def output_score(raised: Float[Tensor, "n_latents"], own: int) -> float:
         own: the latent whose label it is. There are at least 2 latents.
 
     Returns:
-        The share of the other latents that raise these words less than the latent itself does; a tie
-        counts as one half. A Python float: 1 when no other comes near, 0.5 by chance.
+        The share of the other latents that raise these words less than the latent itself does; a
+        tie counts as one half. A Python float: 1 when no other comes near, 0.5 by chance.
 
     Example:
         >>> output_score(torch.tensor([0.3, -0.1, 0.3, 0.2, 0.5]), own=0)
