@@ -9,12 +9,8 @@ another genre. The floor of a score is that of the same rule on another latent.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,9 +20,10 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from utils.activations import TokenActivations, collect_activations
 from utils.data.corpus import Document
-from utils.paths import ROOT, atomic_write
+from utils.paths import ROOT
 from utils.reading.features import FeatureError, FeatureStats
-from utils.reading.labels.language import Lexicon, Rule, lexicon_of, parse
+from utils.reading.labels.label import Scored, labels_saying, read_labels, save_labels
+from utils.reading.labels.language import Lexicon, Rule, lexicon_of
 from utils.reading.labels.places import Places, halves, neighbours_of, places
 from utils.reading.labels.scoring import BLOCK, NEAR, RANDOM, calls_of, scored, strangers
 from utils.reading.labels.search import find_rules
@@ -35,41 +32,8 @@ from utils.sae.shards import contexts
 
 FILE = ROOT / "utils" / "weights" / "labels" / "course_labels.json.gz"
 SHA256 = ""
-WEAK = 0.6
-"""A balanced accuracy below this, against near silent places, is a weak label: at best one firing in five more is found than called wrongly."""
 N_GENRE = 400
 """Contexts of another genre."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A latent's label with its scores on contexts that it was not made from. None: too few places to tell.
-
-    Attributes:
-        rule: the label, in the language of `utils.reading.labels.language`.
-        random, near: balanced accuracy against silent places at random, and against those where a neighbour fires.
-        floor: the second, for another latent's label.
-        genre: the second, on text of another genre.
-        precision: the share of the rule's calls in running text at which the latent fires.
-    """
-
-    rule: str
-    random: float | None
-    near: float | None
-    floor: float | None
-    genre: float | None
-    precision: float | None
-
-    @property
-    def weak(self) -> bool:
-        return self.near is None or self.near < WEAK
-
-    @property
-    def in_words(self) -> str:
-        """The score beside its floor, for a reader in a hurry."""
-        if self.near is None:
-            return "too rare to be scored"
-        return f"{self.near:.2f} of 1{'' if self.floor is None else f', another label {self.floor:.2f}'}{', weak' if self.weak else ''}"
 
 
 def genre_places(model: TransformerBridge, sae: AnySAE, *, n: int = N_GENRE) -> Places:
@@ -127,42 +91,11 @@ def _in_blocks(rules: dict[int, Rule], where: Places, near: np.ndarray, lexicon:
     return found
 
 
-def save_labels(labels: dict[int, Scored], path: Path, sae_sha256: str) -> str:
-    """Write labels to one compressed file; its SHA-256."""
-    content = {"sae": sae_sha256, "labels": {str(latent): list(asdict(label).values()) for latent, label in sorted(labels.items())}}
-    packed = gzip.compress(json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(), 9, mtime=0)
-    atomic_write(path, packed)
-    return hashlib.sha256(packed).hexdigest()
-
-
-def read_labels(path: Path, sae_sha256: str | None = None) -> dict[int, Scored]:
-    """Read what `save_labels` wrote. Raises FeatureError when it is missing, damaged or of another SAE."""
-    try:
-        content = json.loads(gzip.decompress(Path(path).read_bytes()))
-        labels = {int(latent): Scored(*fields) for latent, fields in content["labels"].items()}
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise FeatureError(f"{path} holds no labels that can be read ({type(error).__name__}: {error}).") from error
-    if sae_sha256 is not None and content["sae"] != sae_sha256:
-        raise FeatureError(f"the labels in {path} are of another SAE.")
-    return labels
-
-
 def course_labels() -> dict[int, Scored]:
     """The labels of the course SAE that ship. Raises FeatureError when the file is not the one that shipped."""
     if not FILE.exists() or hashlib.sha256(FILE.read_bytes()).hexdigest() != SHA256:
         raise FeatureError(f"{FILE.name} is missing or was changed. `git checkout {FILE.relative_to(ROOT).as_posix()}` brings it back.")
     return read_labels(FILE)
-
-
-def labels_saying(labels: dict[int, Scored], query: str) -> list[int]:
-    """Latents whose label holds the query, best score first. Raises FeatureError when there is none."""
-    wanted = query.strip().lower()
-    if not wanted:
-        raise FeatureError("there is nothing to search for: type a word, or a part of a rule.")
-    found = [latent for latent, label in labels.items() if wanted in label.rule.lower()]
-    if not found:
-        raise FeatureError(f"no label says {query.strip()!r}. Search for another word, or a part of one.")
-    return sorted(found, key=lambda latent: -(labels[latent].near or 0))
 
 
 def label_command(query: str | None) -> int:
@@ -171,7 +104,8 @@ def label_command(query: str | None) -> int:
         labels = course_labels()
         try:
             for latent in labels_saying(labels, query)[:40]:
-                print(f"{latent:>5}  {labels[latent].in_words:<36} {labels[latent].rule}")
+                label = labels[latent]
+                print(f"{latent:>5}  {'weak  ' if label.weak else '      '}{label.rule}\n       {label.in_words}")
         except FeatureError as error:
             print(error)
             return 1
