@@ -21,9 +21,9 @@ $(VENV)/.installed: requirements.lock
 test: $(VENV)/.test-installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-# What only the tests need: several processes, and a driver for the Chromium that is on the machine.
+# What only the tests need: several processes, a driver for the Chromium that is on the machine, what `transformers serve` and its client are made of.
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet pytest-xdist==3.8.0 playwright==1.65.2
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet pytest-xdist==3.8.0 playwright==1.65.2 openai==3.57.0 fastapi==0.165.0 uvicorn==0.54.0
 	touch $@
 
 build: $(VENV)/.installed
