@@ -44,7 +44,7 @@ keep_near_start = Exercise(
         "Take a row to length 1 and split it: a part along its start, whose length is their cosine, and a part at a right angle to it. Which of the "
         "two parts has to grow, and to what length?",
         "Print the shapes of `rows.norm(dim=1)` and of `rows`. What must the first be to divide the second? And if the part along the start has "
-        "length `least`, how long is the other part of a vector of length 1?",
+        "length `least`, how long is the other part of a vector of length 1, and how long is yours so far?",
         "With `along` and `aside` in hand (aside of length 1), the allowed direction is `least * start` plus what is left of the length, by Pythagoras, "
         "times `aside`. Give it the row's own length, and take it only where `along < least`.",
     ),
@@ -165,7 +165,7 @@ draw_rows = Exercise(
     learn="How a probe's training set is made scarce or lopsided while everything else stays: the regimes in which SAEs were hoped to win.",
     cases=_draw_cases,
     hints=(
-        "Two decisions that can be made apart: how many of each class, and which of them. The second is decided by `order`.",
+        "Two decisions that can be made apart: how many of each class (what does Python's `round(2.5)` give?), and which of them. The second is decided by `order`.",
         "`labels[order]` are the labels in shuffled sequence. What does `(labels[order] == 1).nonzero()[:, 0]` count: rows, or places in `order`?",
         "Mark the chosen places in a boolean tensor as long as `order`, one class after the other, and return `order[chosen]`.",
     ),
@@ -540,7 +540,7 @@ partner_shares = Exercise(
     learn="How to ask whether two trainings found the same latents, without a matching that answers yes by construction.",
     cases=_partner_cases,
     hints=(
-        "Each row looks for its best partner by itself, and does not care whether another row has chosen the same one. Two counts come out: rows that found one, and partners that were found.",
+        "Each row looks for its best partner by itself, and does not care whether another row has chosen the same one. Two counts come out: rows that found one, and partners that were chosen. A row chooses one only, however many are near.",
         "The matrix of cosines is [n, m]. Over which axis does a row search, and what do the two results of `.max(dim)` mean?",
         "Keep the indices where the cosine counts. Their number is the first count; the number of different ones among them the second. Both are divided by n.",
     ),
