@@ -19,10 +19,11 @@ from transformer_lens.model_bridge import TransformerBridge
 from utils.intervals import Estimate, bootstrap
 from utils.plots import GREY, PALETTE, error_bars
 from utils.reading.features import FeatureError
+from utils.reading.labels.label import WEAK, Scored
 from utils.reading.labels.language import lexicon_of
 from utils.reading.labels.places import Places, halves, neighbours_of
 from utils.reading.labels.search import FEW_FIRINGS, find_rules
-from utils.reading.labels.shipped import WEAK, Scored, with_scores
+from utils.reading.labels.shipped import with_scores
 from utils.sae.model import AnySAE
 from utils.yours.browse import browse
 
@@ -81,8 +82,8 @@ def label_mine(source: str | Path | AnySAE, model: TransformerBridge | None = No
     reading, testing = halves(opened.stats)
     if latents is not None:
         reading = _drawn(reading, latents, seed)
-    lexicon = lexicon_of(opened.model)
-    labels = with_scores(find_rules(reading, lexicon, progress=progress), testing, neighbours_of(opened.stats), lexicon)
+    lexicon, near = lexicon_of(opened.model), neighbours_of(opened.stats)
+    labels = with_scores(find_rules(reading, lexicon, near, progress=progress), testing, near, lexicon)
     scored = [label for label in labels.values() if label.near is not None and label.floor is not None]
     if len(scored) < _ENOUGH:
         raise FeatureError(f"{len(scored)} labels could be scored: at least {_ENOUGH} are needed. Give more text.")

@@ -10,7 +10,7 @@ from utils.reading.labels.output import output_scores, promoted
 from utils.reading.labels.places import places
 from utils.reading.labels.scoring import NEAR, RANDOM, calls_of, near_silence, scored, shuffled
 from utils.reading.labels.search import find_rules
-from utils.reading.labels.shipped import Scored, labels_saying, read_labels, save_labels
+from utils.reading.labels.label import Scored, labels_saying, read_labels, save_labels
 from utils.reading.features import FeatureError
 from utils.reading.words import Words
 
@@ -91,9 +91,12 @@ def planted(seed, n=300, pos=24):
     return places(tokens, latents, hot.float(), 6)
 
 
+NEIGHBOURS = np.array([[1, 2, -1], [0, 3, -1], [0, -1, -1], [0, 1, 2], [0, 1, 2], [0, -1, -1]])
+
+
 @pytest.fixture(scope="module")
 def found(lexicon):
-    return find_rules(planted(0), lexicon, progress=False)
+    return find_rules(planted(0), lexicon, NEIGHBOURS, progress=False)
 
 
 def test_planted_rules_are_found(found):
@@ -101,9 +104,6 @@ def test_planted_rules_are_found(found):
     assert str(found[1]) == "a [[red]]"
     assert "doing" in str(found[2]) or "*ing" in str(found[2])
     assert 4 not in found, "two firings are too few for a label"
-
-
-NEIGHBOURS = np.array([[1, 2, -1], [0, 3, -1], [0, -1, -1], [0, 1, 2], [0, 1, 2], [0, -1, -1]])
 
 
 def test_scores_are_exact(found, lexicon):

@@ -65,7 +65,7 @@ def places_of(rows: Int[Tensor, "n pos"], found: TokenActivations, sae: AnySAE) 
 def label_all(model: TransformerBridge, sae: AnySAE, stats: FeatureStats, *, genre: Places | None = None, progress: bool = True) -> dict[int, Scored]:
     """Rules for all latents that fire often enough, each with its scores."""
     lexicon, (reading, testing), near = lexicon_of(model), halves(stats), neighbours_of(stats)
-    rules = find_rules(reading, lexicon, progress=progress)
+    rules = find_rules(reading, lexicon, near, progress=progress)
     return with_scores(rules, testing, near, lexicon, genre)
 
 
