@@ -99,6 +99,10 @@ def found(lexicon):
     return find_rules(planted(0), lexicon, NEIGHBOURS, progress=False)
 
 
+def test_the_words_that_a_rule_names():
+    assert parse(r"not [[un*|cat|\*]] or the [[cat|<digit>|.]] @8 or [[dog]]").words == ("cat", "*", "dog")
+
+
 def test_planted_rules_are_found(found):
     assert str(found[0]) == "[[cat|cats]]" or str(found[0]) == "[[cats|cat]]"
     assert str(found[1]) == "a [[red]]"
