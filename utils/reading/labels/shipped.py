@@ -31,7 +31,7 @@ from utils.sae.model import AnySAE, check_fits, sae_digest
 from utils.sae.shards import contexts
 
 FILE = ROOT / "utils" / "weights" / "labels" / "course_labels.json.gz"
-SHA256 = ""
+SHA256 = "6c05506a647123ac7ad3c8a9bbba6789d5137cd8af7c7decfe135eb1571a5c29"
 N_GENRE = 400
 """Contexts of another genre."""
 
