@@ -63,8 +63,8 @@ class LabelsOfMine:
         names = ["own label,<br>random silence", "own label,<br>near silence", "a stranger's,<br>near silence"]
         found = [self.random, self.near, self.floor]
         fig = go.Figure(go.Bar(x=names, y=[e.value for e in found], marker_color=[PALETTE[5], PALETTE[0], PALETTE[4]], error_y=error_bars(found)))
-        fig.add_hline(y=0.5, line={"dash": "dash", "color": GREY}, annotation_text="chance")
-        return fig.update_layout(title=f"{self.headline}: {self.near.value:.2f} against {self.floor.value:.2f}", yaxis={"title": "balanced accuracy, 95% interval", "range": [0.4, 1]},
+        fig.add_hline(y=0.5, line={"dash": "dash", "color": GREY})
+        return fig.update_layout(title=f"{self.headline}: {self.near.value:.2f} against {self.floor.value:.2f}", yaxis={"title": "balanced accuracy, chance 0.5", "range": [0.4, 1]},
                                  xaxis_title="whose label, and against which silent places")
 
 
