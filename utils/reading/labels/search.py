@@ -9,7 +9,7 @@ place exclude each other, so the worth of a set of them is a sum, and one sparse
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,18 +78,19 @@ def silence_of(reading: Places, neighbours: Int[np.ndarray, "d_sae n"]) -> Silen
     return Silence(np.maximum(reading.counts, 1), near, np.maximum(reading.n_usual - reading.counts, 1), np.maximum(np.diff(near.indptr), 1))
 
 
-def find_rules(reading: Places, lexicon: Lexicon, neighbours: Int[np.ndarray, "d_sae n"], *, progress: bool = True) -> dict[int, Rule]:
+def find_rules(reading: Places, lexicon: Lexicon, neighbours: Int[np.ndarray, "d_sae n"], *, latents: Sequence[int] | None = None, progress: bool = True) -> dict[int, Rule]:
     """The best rule of every latent that fires often enough on these contexts.
 
     Args:
         neighbours: as `places.neighbours_of` gives them; -1 for none.
+        latents: those to be labelled; None takes all.
     """
     kinds, silence = list(_kinds(reading, lexicon)), silence_of(reading, neighbours)
-    first = _best(reading.fires, reading, silence, kinds)
-    second = _best(_uncovered(reading, first, lexicon), reading, silence, kinds)
+    enough = (reading.counts >= FEW_FIRINGS).nonzero()[0] if latents is None else np.array([each for each in latents if reading.counts[each] >= FEW_FIRINGS], int)
+    first = _best(reading.fires, enough, silence, kinds)
+    second = _best(_uncovered(reading, first, lexicon), enough, silence, kinds)
     rules, inside = {}, _Inside(reading, silence, lexicon)
-    enough = (reading.counts >= FEW_FIRINGS).nonzero()[0].tolist()
-    for latent in tqdm(enough, desc="rules", delay=3, disable=not progress):
+    for latent in tqdm(enough.tolist(), desc="rules", delay=3, disable=not progress):
         options = [option for option in (first[latent], inside.narrowed(latent, first[latent])) if option]
         if not options:
             continue
@@ -100,19 +101,19 @@ def find_rules(reading: Places, lexicon: Lexicon, neighbours: Int[np.ndarray, "d
     return rules
 
 
-def _best(fires: scipy.sparse.csr_array, reading: Places, silence: Silence, kinds: list[Kind]) -> list[tuple[float, str] | None]:
-    """(worth less its price, rule) of the best clause of every latent on these firings; None where none is worth its price."""
-    best: list[tuple[float, str] | None] = [None] * reading.d_sae
+def _best(fires: scipy.sparse.csr_array, latents: Int[np.ndarray, " n"], silence: Silence, kinds: list[Kind]) -> list[tuple[float, str] | None]:
+    """(worth less its price, rule) of the best clause of these latents on these firings; None for the others, and where none is worth its price."""
+    best: list[tuple[float, str] | None] = [None] * fires.shape[0]
     for kind in kinds:
         totals = np.asarray(kind.shows.sum(0)).ravel()
-        for start in range(0, reading.d_sae, BLOCK):
-            part = slice(start, start + BLOCK)
+        for start in range(0, len(latents), BLOCK):
+            part = latents[start : start + BLOCK]
             found, near = (_sorted(where[part] @ kind.shows) for where in (fires, silence.near))
-            for latent in (reading.counts[part] >= FEW_FIRINGS).nonzero()[0] + start:
-                shown, times = _row(found, latent - start)
+            for row, latent in enumerate(part):
+                shown, times = _row(found, row)
                 often = times >= LEAST_SEEN
                 shown, times = shown[often], times[often]
-                beside = _looked_up(*_row(near, latent - start), shown)
+                beside = _looked_up(*_row(near, row), shown)
                 option = _joined(silence.worth(latent, times, totals[shown] - times, beside), shown, kind)
                 if option and (best[latent] is None or option[0] > best[latent][0]):
                     best[latent] = option
