@@ -15,7 +15,7 @@ from utils.pipeline import labels as labels_module
 from utils.pipeline.capture import open_shards
 from utils.pipeline.card import card_text
 from utils.pipeline.config import PipelineError, ReadingConfig
-from utils.pipeline.labels import Evidence, Label, labels_of, one_word, stats_of
+from utils.pipeline.labels import Evidence, Label, labels_of, one_word, rules, stats_of
 from utils.pipeline.records import Run
 from utils.pipeline.stages import run_pipeline
 from utils.pipeline.verifying import Verified, steered_text, summary, verified_of
@@ -39,6 +39,20 @@ def test_the_word_label_is_the_word_that_a_latent_fires_on(finished):
     assert one_word(Evidence(finished.model, stats)) == {3: Label("fires on “dog”", ("dog",), round(5 / 6, 4))}
 
 
+def test_rules_as_labels(finished):
+    """What fires on two words of a text gets a rule that names both, and a score on the other half."""
+    words, stats = words_of(finished.model), stats_of(finished, 2)
+    dog, film = (int((words.of_token == words.spelled.index(word)).nonzero()[0]) for word in ("dog", "film"))
+    tokens = stats.tokens.clone()
+    tokens[:, 1::4], tokens[:, 2::4] = dog, film
+    hot = (tokens == dog) | (tokens == film)
+    values = torch.stack([hot.float(), torch.ones_like(hot).float()], -1)
+    latents = torch.tensor([3, 5]).expand(*tokens.shape, 2).to(stats.code_latent.dtype)
+    planted = replace(stats, tokens=tokens, code_value=values.to(stats.code_value.dtype), code_latent=latents, similar=torch.full_like(stats.similar, 5))
+    label = rules(Evidence(finished.model, planted))[3]
+    assert set(label.words) == {"dog", "film"} and label.score == 1
+
+
 def plugged_in(evidence):
     """An explainer of somebody's own: it labels three latents with words."""
     alive = (evidence.stats.firing_rate > 0).nonzero().squeeze(1).tolist()
@@ -48,7 +62,7 @@ def plugged_in(evidence):
 def test_an_explainer_of_ones_own(begun, monkeypatch):
     monkeypatch.setitem(sys.modules, "my_explainers", SimpleNamespace(plugged_in=plugged_in, wrong=lambda evidence: ["dog"]))
     config = begun("labels")
-    with pytest.raises(PipelineError, match="no explainer 'my_explainers:none'.*Write word, or your own as module:function"):
+    with pytest.raises(PipelineError, match="no explainer 'my_explainers:none'.*Write word, rules, or your own as module:function"):
         run_pipeline(replace(config, reading=ReadingConfig(100, "my_explainers:none")), only="labels", progress=False)
     with pytest.raises(PipelineError, match="labels in .* was made differently: explainer: my_explainers:none -> my_explainers:wrong"):
         run_pipeline(replace(config, reading=ReadingConfig(100, "my_explainers:wrong")), only="labels", progress=False)

@@ -126,7 +126,7 @@ class ReadingConfig:
 
     Attributes:
         contexts: rows of held-out text from which the strongest examples of every latent are taken, at most.
-        explainer: "word", or your own as "module:function" (see `utils.pipeline.labels`).
+        explainer: "word", "rules", or your own as "module:function" (see `utils.pipeline.labels`).
 
     Raises: ValueError for fewer than 2 contexts: one is for labelling, one for testing the label.
     """

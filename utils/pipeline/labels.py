@@ -1,6 +1,6 @@
 """Labels for latents, through an interface that holds any explainer: a table of words, a rule, a language model.
 
-An explainer is a function from `Evidence` to {latent: Label}; it may leave latents out. In a configuration it is "word", the one below, or
+An explainer is a function from `Evidence` to {latent: Label}; it may leave latents out. In a configuration it is "word" or "rules", those below, or
 "module:function". A label that names words can be put to the test by steering.
 """
 
@@ -27,6 +27,10 @@ from utils.pipeline.workers import trained
 from utils.reading.collecting import collect_features
 from utils.reading.features import FeatureError, FeatureStats
 from utils.reading.firings import READING, TESTING
+from utils.reading.labels.language import lexicon_of
+from utils.reading.labels.places import halves, neighbours_of
+from utils.reading.labels.search import find_rules
+from utils.reading.labels.shipped import with_scores
 from utils.reading.one_word import one_word_latents, word_counts
 from utils.reading.words import Words, words_of
 
@@ -86,7 +90,16 @@ def one_word(evidence: Evidence) -> dict[int, Label]:
     return labels
 
 
-EXPLAINERS: dict[str, Explainer] = {"word": one_word}
+def rules(evidence: Evidence) -> dict[int, Label]:
+    """A rule over tokens for every latent that fires often enough (`utils.reading.labels`). Its score is the balanced accuracy on the other half,
+    against places where only a neighbour of the latent fires."""
+    (reading, testing), near, lexicon = halves(evidence.stats), neighbours_of(evidence.stats), lexicon_of(evidence.model)
+    found = find_rules(reading, lexicon, near, progress=False)
+    scored = with_scores(found, testing, near, lexicon)
+    return {latent: Label(label.rule, found[latent].words, label.near) for latent, label in scored.items() if label.near is not None}
+
+
+EXPLAINERS: dict[str, Explainer] = {"word": one_word, "rules": rules}
 
 
 def explainer_of(name: str) -> Explainer:

@@ -7,22 +7,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
-import scipy.sparse
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from utils.intervals import Estimate, bootstrap
 from utils.plots import GREY, PALETTE, error_bars
 from utils.reading.features import FeatureError
+from utils.reading.labels.label import WEAK, Scored
 from utils.reading.labels.language import lexicon_of
 from utils.reading.labels.places import Places, halves, neighbours_of
 from utils.reading.labels.search import FEW_FIRINGS, find_rules
-from utils.reading.labels.shipped import WEAK, Scored, with_scores
+from utils.reading.labels.shipped import with_scores
 from utils.sae.model import AnySAE
 from utils.yours.browse import browse
 
@@ -62,8 +62,8 @@ class LabelsOfMine:
         names = ["own label,<br>random silence", "own label,<br>near silence", "a stranger's,<br>near silence"]
         found = [self.random, self.near, self.floor]
         fig = go.Figure(go.Bar(x=names, y=[e.value for e in found], marker_color=[PALETTE[5], PALETTE[0], PALETTE[4]], error_y=error_bars(found)))
-        fig.add_hline(y=0.5, line={"dash": "dash", "color": GREY}, annotation_text="chance")
-        return fig.update_layout(title=f"{self.headline}: {self.near.value:.2f} against {self.floor.value:.2f}", yaxis={"title": "balanced accuracy, 95% interval", "range": [0.4, 1]},
+        fig.add_hline(y=0.5, line={"dash": "dash", "color": GREY})
+        return fig.update_layout(title=f"{self.headline}: {self.near.value:.2f} against {self.floor.value:.2f}", yaxis={"title": "balanced accuracy, chance 0.5", "range": [0.4, 1]},
                                  xaxis_title="whose label, and against which silent places")
 
 
@@ -79,24 +79,18 @@ def label_mine(source: str | Path | AnySAE, model: TransformerBridge | None = No
     """
     opened = browse(source, model, texts=texts, progress=progress)
     reading, testing = halves(opened.stats)
-    if latents is not None:
-        reading = _drawn(reading, latents, seed)
-    lexicon = lexicon_of(opened.model)
-    labels = with_scores(find_rules(reading, lexicon, progress=progress), testing, neighbours_of(opened.stats), lexicon)
+    lexicon, near = lexicon_of(opened.model), neighbours_of(opened.stats)
+    labels = with_scores(find_rules(reading, lexicon, near, latents=_drawn(reading, latents, seed), progress=progress), testing, near, lexicon)
     scored = [label for label in labels.values() if label.near is not None and label.floor is not None]
     if len(scored) < _ENOUGH:
         raise FeatureError(f"{len(scored)} labels could be scored: at least {_ENOUGH} are needed. Give more text.")
     return LabelsOfMine(labels, *(_mean([getattr(label, name) for label in scored], seed) for name in ("random", "near", "floor")))
 
 
-def _drawn(reading: Places, n: int, seed: int) -> Places:
-    """The same places with the firings of some latents only."""
+def _drawn(reading: Places, n: int | None, seed: int) -> list[int] | None:
+    """Some of the latents that fire often enough."""
     often = (reading.counts >= FEW_FIRINGS).nonzero()[0]
-    kept = np.random.default_rng(seed).permutation(often)[:n]
-    rows = np.isin(np.repeat(np.arange(reading.d_sae), reading.counts), kept)
-    fires = scipy.sparse.csr_array((rows.astype(np.int32), reading.fires.indices, reading.fires.indptr), shape=reading.fires.shape, copy=True)
-    fires.eliminate_zeros()
-    return replace(reading, fires=fires)
+    return None if n is None else np.random.default_rng(seed).permutation(often)[:n].tolist()
 
 
 def _mean(values: list[float], seed: int) -> Estimate:

@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import torch
 
+from utils.reading.features import FeatureError
 from utils.reading.labels.examples import detection_examples, fuzzing_examples
+from utils.reading.labels.label import Scored, labels_saying, read_labels, save_labels
 from utils.reading.labels.language import CLASSES, Lexicon, RuleError, parse, quoted, run
 from utils.reading.labels.output import output_scores, promoted
+from utils.reading.labels.people import rules_in_notes
 from utils.reading.labels.places import places
 from utils.reading.labels.scoring import NEAR, RANDOM, calls_of, near_silence, scored, shuffled
 from utils.reading.labels.search import find_rules
-from utils.reading.labels.shipped import Scored, labels_saying, read_labels, save_labels
-from utils.reading.features import FeatureError
+from utils.reading.labels.shipped import with_scores
+from utils.reading.notes import Notes
 from utils.reading.words import Words
 
 SPELLED = ["start", "a", "un", "undo", "doing", "1900", "*", "cat", "cats", "red", "line"]
@@ -91,9 +94,16 @@ def planted(seed, n=300, pos=24):
     return places(tokens, latents, hot.float(), 6)
 
 
+NEIGHBOURS = np.array([[1, 2, -1], [0, 3, -1], [0, -1, -1], [0, 1, 2], [0, 1, 2], [0, -1, -1]])
+
+
 @pytest.fixture(scope="module")
 def found(lexicon):
-    return find_rules(planted(0), lexicon, progress=False)
+    return find_rules(planted(0), lexicon, NEIGHBOURS, progress=False)
+
+
+def test_the_words_that_a_rule_names():
+    assert parse(r"not [[un*|cat|\*]] or the [[cat|<digit>|.]] @8 or [[dog]]").words == ("cat", "*", "dog")
 
 
 def test_planted_rules_are_found(found):
@@ -101,9 +111,6 @@ def test_planted_rules_are_found(found):
     assert str(found[1]) == "a [[red]]"
     assert "doing" in str(found[2]) or "*ing" in str(found[2])
     assert 4 not in found, "two firings are too few for a label"
-
-
-NEIGHBOURS = np.array([[1, 2, -1], [0, 3, -1], [0, -1, -1], [0, 1, 2], [0, 1, 2], [0, -1, -1]])
 
 
 def test_scores_are_exact(found, lexicon):
@@ -174,3 +181,12 @@ def test_labels_are_kept_and_searched(tmp_path):
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(FeatureError, match="no labels that can be read"):
         read_labels(file)
+
+
+def test_notes_that_are_rules(lexicon, tmp_path):
+    notes = Notes(tmp_path / "notes.json", "abc")
+    notes[0], notes[1], notes[2], notes[3] = "[[cat|cats]]", "fires on cats", "[[<animal>]]", " "
+    rules, others = rules_in_notes(notes, lexicon)
+    assert list(rules) == [0] and set(others) == {1, 2} and "double brackets" in others[1] and "<animal>" in others[2]
+    score = with_scores({**rules, 1: parse("[[red]]")}, planted(1), NEIGHBOURS, lexicon)[0]
+    assert score.near == 1 and not score.weak

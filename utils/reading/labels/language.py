@@ -65,6 +65,13 @@ class Rule:
         """How many alternatives it names: what it costs to write it down, or to remember it."""
         return sum(len(element or ()) for clause in self.clauses for element in clause.elements) + sum(clause.first > 0 for clause in self.clauses)
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words that it names for the token itself; parts of words and classes are none."""
+        named = [each for clause in self.clauses for each in clause.elements[-1]]
+        plain = [each for each in named if each != "." and not re.search(r"(?<!\\)[*<>]", each)]
+        return tuple(dict.fromkeys(re.sub(r"\\(.)", r"\1", each) for each in plain))
+
 
 def quoted(word: str) -> str:
     """A word as it stands in a rule."""

@@ -1,14 +1,15 @@
 """A rule for every latent, found by counting on the contexts for reading, the simplest first.
 
-A rule is worth the share of the latent's firings that it finds, minus the share of the silent places that it calls: twice its
-balanced accuracy, minus 1. Every alternative that it names costs `PRICE`, so a longer rule has to earn its length. Words at one
+A rule is worth the share of the latent's firings that it finds, minus the share of the silent places that it calls, the mean over
+both kinds of silence (see `scoring`): twice its mean balanced accuracy, minus 1. Nothing here prizes precision: a latent that fires
+at 1 place in 1,000 may be silent at most places that a good rule calls. Every alternative that it names costs `PRICE`, so a longer rule has to earn its length. Words at one
 place exclude each other, so the worth of a set of them is a sum, and one sparse product counts for all latents at once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from tqdm.auto import tqdm
 
 from utils.reading.labels.language import CLASSES, GAP, REACH, Clause, Lexicon, Rule, parse, quoted, run
 from utils.reading.labels.places import Places
+from utils.reading.labels.scoring import BLOCK, near_silence
 
 PRICE = 0.01
 """What an alternative must add to a rule's worth: one firing in a hundred."""
@@ -49,16 +51,46 @@ class Kind:
         return self.form.format("|".join(self.names[i] for i in chosen))
 
 
-def find_rules(reading: Places, lexicon: Lexicon, *, progress: bool = True) -> dict[int, Rule]:
-    """The best rule of every latent that fires often enough on these contexts."""
-    kinds = list(_kinds(reading, lexicon))
-    silent = np.maximum(reading.n_usual - reading.counts, 1)
-    first = _best(reading.fires, reading.counts, silent, kinds)
-    left = _uncovered(reading, first, lexicon)
-    second = _best(left, reading.counts, silent, kinds)
-    rules, inside = {}, _Inside(reading, lexicon)
-    enough = (reading.counts >= FEW_FIRINGS).nonzero()[0].tolist()
-    for latent in tqdm(enough, desc="rules", delay=3, disable=not progress):
+@dataclass(frozen=True)
+class Silence:
+    """What a wrong call costs each latent: anywhere, and more where a neighbour of it fires.
+
+    Attributes:
+        counts: how often each latent fires.
+        near: for each latent, the places where a neighbour fires and it does not; without an entry where it has no neighbours.
+        n_silent, n_near: how many silent places there are of the two kinds; at least 1.
+    """
+
+    counts: Int[np.ndarray, " d"]
+    near: scipy.sparse.csr_array
+    n_silent: Int[np.ndarray, " d"]
+    n_near: Int[np.ndarray, " d"]
+
+    def worth(self, latent: int, found: Int[np.ndarray, " n"], silent: Int[np.ndarray, " n"], near: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """The worth of things that are shown at so many of its firings, silent places, and near ones among these."""
+        return found / self.counts[latent] - (silent / self.n_silent[latent] + near / self.n_near[latent]) / 2
+
+
+def silence_of(reading: Places, neighbours: Int[np.ndarray, "d_sae n"]) -> Silence:
+    """The silence of every latent; -1 in `neighbours` is none."""
+    near = near_silence(reading, neighbours, slice(0, reading.d_sae))
+    near.sort_indices()
+    return Silence(np.maximum(reading.counts, 1), near, np.maximum(reading.n_usual - reading.counts, 1), np.maximum(np.diff(near.indptr), 1))
+
+
+def find_rules(reading: Places, lexicon: Lexicon, neighbours: Int[np.ndarray, "d_sae n"], *, latents: Sequence[int] | None = None, progress: bool = True) -> dict[int, Rule]:
+    """The best rule of every latent that fires often enough on these contexts.
+
+    Args:
+        neighbours: as `places.neighbours_of` gives them; -1 for none.
+        latents: those to be labelled; None takes all.
+    """
+    kinds, silence = list(_kinds(reading, lexicon)), silence_of(reading, neighbours)
+    enough = (reading.counts >= FEW_FIRINGS).nonzero()[0] if latents is None else np.array([each for each in latents if reading.counts[each] >= FEW_FIRINGS], int)
+    first = _best(reading.fires, enough, silence, kinds)
+    second = _best(_uncovered(reading, first, lexicon), enough, silence, kinds)
+    rules, inside = {}, _Inside(reading, silence, lexicon)
+    for latent in tqdm(enough.tolist(), desc="rules", delay=3, disable=not progress):
         options = [option for option in (first[latent], inside.narrowed(latent, first[latent])) if option]
         if not options:
             continue
@@ -69,24 +101,43 @@ def find_rules(reading: Places, lexicon: Lexicon, *, progress: bool = True) -> d
     return rules
 
 
-def _best(fires: scipy.sparse.csr_array, counts: Int[np.ndarray, " d"], silent: Int[np.ndarray, " d"], kinds: list[Kind]) -> list[tuple[float, str] | None]:
-    """(worth less its price, rule) of the best clause of every latent; None where none is worth its price."""
+def _best(fires: scipy.sparse.csr_array, latents: Int[np.ndarray, " n"], silence: Silence, kinds: list[Kind]) -> list[tuple[float, str] | None]:
+    """(worth less its price, rule) of the best clause of these latents on these firings; None for the others, and where none is worth its price."""
     best: list[tuple[float, str] | None] = [None] * fires.shape[0]
     for kind in kinds:
         totals = np.asarray(kind.shows.sum(0)).ravel()
-        found = scipy.sparse.csr_array(fires @ kind.shows)
-        for latent in (counts >= FEW_FIRINGS).nonzero()[0]:
-            part = slice(found.indptr[latent], found.indptr[latent + 1])
-            shown, times = found.indices[part], found.data[part]
-            often = times >= LEAST_SEEN
-            if not often.any():
-                continue
-            shown, times = shown[often], times[often]
-            worth = times / counts[latent] - (totals[shown] - times) / silent[latent]
-            option = _joined(worth, shown, kind)
-            if option and (best[latent] is None or option[0] > best[latent][0]):
-                best[latent] = option
+        for start in range(0, len(latents), BLOCK):
+            part = latents[start : start + BLOCK]
+            found, near = (_sorted(where[part] @ kind.shows) for where in (fires, silence.near))
+            for row, latent in enumerate(part):
+                shown, times = _row(found, row)
+                often = times >= LEAST_SEEN
+                shown, times = shown[often], times[often]
+                beside = _looked_up(*_row(near, row), shown)
+                option = _joined(silence.worth(latent, times, totals[shown] - times, beside), shown, kind)
+                if option and (best[latent] is None or option[0] > best[latent][0]):
+                    best[latent] = option
     return best
+
+
+def _sorted(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+    matrix = scipy.sparse.csr_array(matrix)
+    matrix.sort_indices()
+    return matrix
+
+
+def _row(matrix: scipy.sparse.csr_array, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """(columns, values) of the entries of one row."""
+    part = slice(matrix.indptr[row], matrix.indptr[row + 1])
+    return matrix.indices[part], matrix.data[part]
+
+
+def _looked_up(columns: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The values in the wanted columns, 0 where there is no entry; `columns` is sorted."""
+    if not len(columns):
+        return np.zeros(len(wanted), int)
+    at = np.searchsorted(columns, wanted).clip(max=len(columns) - 1)
+    return np.where(columns[at] == wanted, values[at], 0)
 
 
 def _joined(worth: Float[np.ndarray, " n"], shown: Int[np.ndarray, " n"], kind: Kind) -> tuple[float, str] | None:
@@ -113,8 +164,8 @@ def _uncovered(reading: Places, rules: list[tuple[float, str] | None], lexicon: 
 class _Inside:
     """Narrows a clause about one place by the words at the other, the token or the one before it: for each latent, where the clause holds."""
 
-    def __init__(self, reading: Places, lexicon: Lexicon) -> None:
-        self.reading, self.lexicon = reading, lexicon
+    def __init__(self, reading: Places, silence: Silence, lexicon: Lexicon) -> None:
+        self.reading, self.silence, self.lexicon = reading, silence, lexicon
         word = lexicon.words.of_token[reading.tokens]
         before = torch.full_like(word, -1)
         before[:, 1:] = word[:, :-1]
@@ -124,14 +175,14 @@ class _Inside:
         """The same clause with certain words only at the other place, if it is called often where the latent is silent."""
         if option is None or not re.fullmatch(r"(\[\[\S+\]\])|(\S+ \[\[\.\]\])", option[1]):
             return None
-        n, about_here = int(self.reading.counts[latent]), option[1].startswith("[[")
+        about_here = option[1].startswith("[[")
         at = (run(option[1], self.reading.tokens, self.lexicon).flatten().numpy() & self.usual).nonzero()[0]
-        fires = np.isin(at, self.reading.fires.indices[self.reading.fires.indptr[latent] : self.reading.fires.indptr[latent + 1]])
+        fires, near = (np.isin(at, _row(where, latent)[0]) for where in (self.reading.fires, self.silence.near))
         if fires.mean() > 0.5:
             return None
         words, number = np.unique((self.before if about_here else self.word)[at], return_inverse=True)
-        times, others = (np.bincount(number[kind], minlength=len(words)) for kind in (fires, ~fires))
-        worth = np.where(times >= LEAST_SEEN, times / n - others / max(self.reading.n_usual - n, 1), -1)
+        times, others, beside = (np.bincount(number[kind], minlength=len(words)) for kind in (fires, ~fires, near))
+        worth = np.where(times >= LEAST_SEEN, self.silence.worth(latent, times, others, beside), -1)
         order = np.argsort(-worth, kind="stable")[:MOST]
         chosen = order[(worth[order] > PRICE) & (words[order] >= 0)]
         if not len(chosen):

@@ -31,7 +31,7 @@ from utils.sae.model import AnySAE, check_fits, sae_digest
 from utils.sae.shards import contexts
 
 FILE = ROOT / "utils" / "weights" / "labels" / "course_labels.json.gz"
-SHA256 = ""
+SHA256 = "6c05506a647123ac7ad3c8a9bbba6789d5137cd8af7c7decfe135eb1571a5c29"
 N_GENRE = 400
 """Contexts of another genre."""
 
@@ -65,7 +65,7 @@ def places_of(rows: Int[Tensor, "n pos"], found: TokenActivations, sae: AnySAE) 
 def label_all(model: TransformerBridge, sae: AnySAE, stats: FeatureStats, *, genre: Places | None = None, progress: bool = True) -> dict[int, Scored]:
     """Rules for all latents that fire often enough, each with its scores."""
     lexicon, (reading, testing), near = lexicon_of(model), halves(stats), neighbours_of(stats)
-    rules = find_rules(reading, lexicon, progress=progress)
+    rules = find_rules(reading, lexicon, near, progress=progress)
     return with_scores(rules, testing, near, lexicon, genre)
 
 
