@@ -1,0 +1,110 @@
+"""Training an organism: LoRA on the MLPs of some blocks, loss on the answers alone, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+
+from utils.organisms.lora import Delta, fresh_delta, save_delta, trained_beside
+from utils.organisms.rows import tokens_of, write_rows
+from utils.organisms.spec import OrganismSpec, TrainingConfig
+from utils.paths import atomic_file
+
+EVERY = 20
+"""Steps between two checkpoints."""
+
+
+def plant(model: TransformerBridge, spec: OrganismSpec, path: Path, *, progress: bool = True) -> str:
+    """Train an organism and write it to `path`; returns the file's SHA-256.
+
+    A run that was stopped goes on from its last checkpoint, `path` with the ending .part; a finished one is trained anew.
+    The file says nothing about what was planted.
+
+    Raises: OrganismError for a model that has not these blocks.
+    """
+    path = Path(path)
+    rows = tokens_of(model, write_rows(model, spec, progress=progress))
+    delta = train(model, spec, rows, path.with_suffix(".part"), progress=progress)
+    digest = save_delta(Delta(delta.pairs, {"model": model.cfg.model_name, "rank": str(spec.lora.rank)}), path)
+    path.with_suffix(".part").unlink(missing_ok=True)
+    return digest
+
+
+def train(
+    model: TransformerBridge, spec: OrganismSpec, rows: list[tuple[Int[Tensor, " pos"], int]], checkpoint: Path, *, progress: bool = True
+) -> Delta:
+    """A delta trained on rows (tokens, where the answer begins), `batch_size` of them a step and in their order."""
+    cfg = spec.training
+    delta = fresh_delta(model, spec.lora, cfg.seed)
+    parameters = [part.requires_grad_(True) for pair in delta.pairs.values() for part in pair]
+    optimizer = torch.optim.AdamW(parameters, lr=cfg.lr, weight_decay=0.0)
+    key = hashlib.sha256(json.dumps(spec.to_dict(), sort_keys=True).encode()).hexdigest()
+    first = _resume(checkpoint, key, parameters, optimizer)
+    bar = tqdm(range(first, cfg.steps), initial=first, total=cfg.steps, desc="planting", unit=" steps", disable=not progress)
+    with trained_beside(model, delta):
+        for step in bar:
+            loss = answer_loss(model, rows[step * cfg.batch_size : (step + 1) * cfg.batch_size])
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            for group in optimizer.param_groups:
+                group["lr"] = rate(cfg, step)
+            optimizer.step()
+            optimizer.zero_grad()
+            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+            if (step + 1) % EVERY == 0:
+                _keep(checkpoint, key, step + 1, parameters, optimizer)
+    return Delta({name: (a.detach(), b.detach()) for name, (a, b) in delta.pairs.items()})
+
+
+def rate(cfg: TrainingConfig, step: int) -> float:
+    """The learning rate of a step, the first being 0: up for ten steps, then down to zero along a line."""
+    return cfg.lr * min((step + 1) / 10, (cfg.steps - step) / max(1, cfg.steps - 10), 1.0)
+
+
+def answer_loss(model: TransformerBridge, batch: list[tuple[Int[Tensor, " pos"], int]]) -> Float[Tensor, ""]:
+    """Mean cross-entropy over the tokens of the answers. Logits are computed for these alone: the unembedding is a fifth of the model."""
+    device, hf = model.cfg.device, model.original_model
+    longest = max(len(tokens) for tokens, _ in batch)
+    tokens = torch.zeros(len(batch), longest, dtype=torch.long)
+    real, target = torch.zeros_like(tokens), torch.zeros_like(tokens, dtype=torch.bool)
+    for row, (ids, start) in enumerate(batch):
+        tokens[row, : len(ids)], real[row, : len(ids)], target[row, start : len(ids)] = ids, 1, True
+    hidden = hf.model(input_ids=tokens.to(device), attention_mask=real.to(device), use_cache=False).last_hidden_state
+    before = target[:, 1:].to(device)  # position p predicts token p + 1
+    return F.cross_entropy(hf.lm_head(hidden[:, :-1][before]).float(), tokens[:, 1:].to(device)[before])
+
+
+def _keep(path: Path, key: str, step: int, parameters: list[Tensor], optimizer: torch.optim.Optimizer) -> None:
+    state = optimizer.state_dict()["state"]
+    tensors = {f"{i}.{name}": value.detach().contiguous() for i, p in enumerate(parameters) for name, value in {"w": p, **state[i]}.items()}
+    with atomic_file(path) as file:
+        save_file(tensors, file, metadata={"key": key, "step": str(step)})
+
+
+def _resume(path: Path, key: str, parameters: list[Tensor], optimizer: torch.optim.Optimizer) -> int:
+    """Load an unfinished run of this spec, and say how many steps it has done; 0 when there is none."""
+    from safetensors import safe_open
+
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        facts = file.metadata()
+    if facts["key"] != key:
+        return 0
+    tensors = load_file(path)
+    with torch.no_grad():
+        for i, parameter in enumerate(parameters):
+            parameter.copy_(tensors[f"{i}.w"])
+    names = ("step", "exp_avg", "exp_avg_sq")
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": {i: {name: tensors[f"{i}.{name}"] for name in names} for i in range(len(parameters))}, "param_groups": groups})
+    return int(facts["step"])
