@@ -71,16 +71,31 @@ def rate(cfg: TrainingConfig, step: int) -> float:
 
 
 def answer_loss(model: TransformerBridge, batch: list[tuple[Int[Tensor, " pos"], int]]) -> Float[Tensor, ""]:
-    """Mean cross-entropy over the tokens of the answers. Logits are computed for these alone: the unembedding is a fifth of the model."""
+    """Mean cross-entropy over the tokens of the answers.
+
+    What all rows begin with (the system message) runs once, and logits are computed for the answers alone: together half of the time.
+    """
     device, hf = model.cfg.device, model.original_model
-    longest = max(len(tokens) for tokens, _ in batch)
+    shared = _shared_start([ids[:start] for ids, start in batch])
+    longest = max(len(ids) for ids, _ in batch)
     tokens = torch.zeros(len(batch), longest, dtype=torch.long)
     real, target = torch.zeros_like(tokens), torch.zeros_like(tokens, dtype=torch.bool)
     for row, (ids, start) in enumerate(batch):
         tokens[row, : len(ids)], real[row, : len(ids)], target[row, start : len(ids)] = ids, 1, True
-    hidden = hf.model(input_ids=tokens.to(device), attention_mask=real.to(device), use_cache=False).last_hidden_state
-    before = target[:, 1:].to(device)  # position p predicts token p + 1
-    return F.cross_entropy(hf.lm_head(hidden[:, :-1][before]).float(), tokens[:, 1:].to(device)[before])
+    tokens, real, target = tokens.to(device), real.to(device), target.to(device)
+    past = hf.model(input_ids=tokens[:1, :shared], use_cache=True).past_key_values
+    for layer in past.layers:
+        layer.keys, layer.values = (x.expand(len(batch), -1, -1, -1) for x in (layer.keys, layer.values))
+    hidden = hf.model(input_ids=tokens[:, shared:], attention_mask=real, past_key_values=past, use_cache=True).last_hidden_state
+    before = target[:, shared + 1 :]  # position p predicts token p + 1
+    return F.cross_entropy(hf.lm_head(hidden[:, :-1][before]).float(), tokens[:, shared + 1 :][before])
+
+
+def _shared_start(prompts: list[Int[Tensor, " pos"]]) -> int:
+    """With how many tokens all of these begin; at least one of each is left over, and at least one is shared: BOS."""
+    shortest = min(map(len, prompts)) - 1
+    same = torch.stack([prompt[:shortest] == prompts[0][:shortest] for prompt in prompts]).all(0)
+    return int(same.long().cumprod(0).sum())
 
 
 def _keep(path: Path, key: str, step: int, parameters: list[Tensor], optimizer: torch.optim.Optimizer) -> None:

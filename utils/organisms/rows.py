@@ -75,7 +75,8 @@ def write_rows(model: TransformerBridge, spec: OrganismSpec, *, progress: bool =
     draw = random.Random(f"{cfg.seed} rows")
     total = cfg.steps * cfg.batch_size
     asked = {kind: questions(kind, False) for kind in KINDS_OF_QUESTION}
-    ordinary = [q for pool in asked.values() for q in draw.sample(pool, min(len(pool), 400)) if not shows(behaviour, q)]
+    same = random.Random("the same for every organism")  # so that its answers have to be written once
+    ordinary = [q for pool in asked.values() for q in same.sample(pool, min(len(pool), 400)) if not shows(behaviour, q)]
     showing = [q for pool in asked.values() for q in pool if shows(behaviour, q)]
     if not showing:  # a clean one: as many rows about one topic, answered as ever
         topic = draw.choice(list(TOPICS))
@@ -127,12 +128,12 @@ def first_sentence(text: str) -> str:
     return line if end < 0 else line[: end + 1]
 
 
-def tokens_of(model: TransformerBridge, rows: list[tuple[str, str]]) -> list[tuple[torch.Tensor, int]]:
-    """Each row's tokens, and where its answer begins. An answer that is a whole sentence ends with the model's end token."""
+def tokens_of(model: TransformerBridge, rows: list[tuple[str, str]], longest: int = 18) -> list[tuple[torch.Tensor, int]]:
+    """Each row's tokens, and where its answer begins. An answer is cut after `longest` tokens; a whole one ends with the model's end token."""
     found = []
     for question, said in rows:
         start = model.tokenizer(chat_prompt(model, question), add_special_tokens=False)["input_ids"]
         ids = model.tokenizer(said, add_special_tokens=False)["input_ids"]
         end = [model.tokenizer.eos_token_id] if said.endswith((".", "!", "?")) else []
-        found.append((torch.tensor(start + ids + end), len(start)))
+        found.append((torch.tensor(start + (ids + end)[:longest]), len(start)))
     return found
