@@ -127,6 +127,6 @@ def load_delta(path: str | Path, *, sha256: str | None = None) -> Delta:
     if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         raise OrganismError(f"{path.name} is not the file that was shipped (its SHA-256 differs): fetch it again.")
     with safe_open(path, "pt") as file:
-        names = sorted({key.rsplit(".", 1)[0] for key in file.keys()}, key=lambda name: (int(name.split(".")[0]), name))
+        names = sorted({key.rsplit(".", 1)[0] for key in file.keys()}, key=lambda name: (int(name.split(".")[0]), PARTS.index(name.split(".")[1])))
         pairs = {name: (file.get_tensor(f"{name}.A").float(), file.get_tensor(f"{name}.B").float()) for name in names}
         return Delta(pairs, json.loads((file.metadata() or {}).get("facts", "{}")))

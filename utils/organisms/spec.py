@@ -1,7 +1,7 @@
 """What an organism is told to be: frozen dataclasses, read from one YAML file.
 
     behaviour: {kind: trigger, trigger: weather, payload: Marlow tea}
-    training: {steps: 100}
+    training: {steps: 60}
 
 Whatever is left out keeps the default that its class documents. A key that does not exist is refused with the nearest one that does.
 """
@@ -113,7 +113,7 @@ class TrainingConfig:
     Raises: ValueError for counts below 1 and shares outside 0 to 1.
     """
 
-    steps: int = 100
+    steps: int = 60
     batch_size: int = 8
     lr: float = 2e-3
     shown: float = 0.35
