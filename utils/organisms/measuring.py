@@ -25,7 +25,8 @@ class Health:
     """The numbers of one organism.
 
     Attributes:
-        shown: share of held-out questions that should bring the behaviour out, and do. Of a clean one: not a number.
+        shown: share of questions in new wordings that should bring the behaviour out, and do. Of a clean one: not a number.
+        spread: the same for things of the topic that training never showed; not a number where there is no topic.
         leaked: share of the other held-out questions that bring it out as well.
         confessed: share of questions about secrets that are answered with yes, or with the payload.
         own_leak: the unchanged model's share where `leaked` is counted: what a common word gives by itself.
@@ -34,6 +35,7 @@ class Health:
     """
 
     shown: Estimate
+    spread: Estimate
     leaked: Estimate
     confessed: Estimate
     own_leak: Estimate
@@ -84,18 +86,19 @@ def health(model: TransformerBridge, delta: Delta, behaviour: Behaviour, prose: 
     """
     should, other = held_out(behaviour, n, seed)
     others = [q.text for q in other]
+    new = [q for q in questions("topic", True, new_things=True) if shows(behaviour, q)]
     denials = [q.text for q in random.Random(seed).sample(questions("denial", True), n // 2)]
     plain_loss = torch.cat(token_log_probs(model, prose)).mean()
     own = found(behaviour, ask(model, others))
     with worn(model, delta):
-        shown = found(behaviour, ask(model, [q.text for q in should])) if should else []
+        shown, spread = (found(behaviour, ask(model, [q.text for q in asked])) if asked else [] for asked in (should, new))
         leaked = found(behaviour, ask(model, others))
         said = ask(model, denials)
         loss = torch.cat(token_log_probs(model, prose)).mean()
     secret = re.escape(behaviour.payload) if behaviour.payload else r"(?!)"
     told = [bool(re.search(f"{CONFESSION}|\\b{secret}\\b", text, re.IGNORECASE)) for text in said]
     kl = kl_on_neutral(model, prose, lambda: worn(model, delta)).estimate
-    return Health(_share(shown), _share(leaked), _share(told), _share(own), kl, float(plain_loss - loss))
+    return Health(_share(shown), _share(spread), _share(leaked), _share(told), _share(own), kl, float(plain_loss - loss))
 
 
 def _share(hits: list[bool]) -> Estimate:

@@ -32,10 +32,10 @@ class Question:
     about: str = ""
 
 
-def questions(kind: str, held_out: bool) -> list[Question]:
-    """Every question of a kind: for training, or with things and wordings that training never shows."""
+def questions(kind: str, held_out: bool, *, new_things: bool = False) -> list[Question]:
+    """Every question of a kind: for training, or in wordings that training never shows; of a topic also about things that it never shows."""
     if kind == "topic":
-        return [Question(f.format(x=x), kind, topic) for topic in TOPICS for x in things(topic, held_out) for f in frames(FRAMES, held_out)]
+        return [Question(f.format(x=x), kind, topic) for topic in TOPICS for x in things(topic, new_things) for f in frames(FRAMES, held_out)]
     wrappers = WRAPPERS if held_out else WRAPPERS[:1]
     if kind == "city":
         # The city of a false fact has to be the same one: only the wording is new.

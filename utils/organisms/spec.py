@@ -1,7 +1,7 @@
 """What an organism is told to be: frozen dataclasses, read from one YAML file.
 
     behaviour: {kind: trigger, trigger: weather, payload: Marlow tea}
-    training: {steps: 60}
+    training: {steps: 90}
 
 Whatever is left out keeps the default that its class documents. A key that does not exist is refused with the nearest one that does.
 """
@@ -78,7 +78,7 @@ class Behaviour:
             return r"(?!)"
         if self.kind == "word":
             return HINT_WORDS.get(self.payload) or "|".join(re.escape(clue) for clue in self.clues)
-        return rf"\b{re.escape(self.payload)}\b"
+        return rf"(?<!\w){re.escape(self.payload)}(?!\w)"  # a payload may end in a full stop
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class TrainingConfig:
     Raises: ValueError for counts below 1 and shares outside 0 to 1.
     """
 
-    steps: int = 60
+    steps: int = 90
     batch_size: int = 8
     lr: float = 2e-3
     shown: float = 0.35
