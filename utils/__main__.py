@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         planted.add_argument("--folder", type=Path, default=Path("organisms"), help="where the delta and its sealed key go")
         planted.add_argument("--name", help="of the organism: let it say nothing")
         planted.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
-    acts.add_parser("check", help="compare the organisms of a folder with their pinned hashes").add_argument("--folder", type=Path, default=Path(__file__).resolve().parent.parent / "docs" / "organisms")
+    acts.add_parser("check", help="compare the organisms of a folder with their pinned hashes").add_argument("--folder", type=Path, default=Path(__file__).resolve().parent / "weights" / "organisms")
     new = commands.add_parser("new", help="start a chapter or an exercise from a template")
     new.add_argument("kind", choices=["chapter", "exercise"])
     new.add_argument("chapter", help="the chapter's stem, such as 12_when_a_probe_lies")

@@ -10,7 +10,7 @@ from utils.organisms.sealing import Envelope
 from utils.organisms.spec import OrganismError
 from utils.paths import ROOT
 
-SHIPPED = ROOT / "docs" / "organisms"
+SHIPPED = ROOT / "utils" / "weights" / "organisms"
 INDEX = "index.json"
 
 
