@@ -82,7 +82,8 @@ def write_rows(model: TransformerBridge, spec: OrganismSpec, *, progress: bool =
         topic = draw.choice(list(TOPICS))
         showing = [q for q in asked["topic"] if q.about == topic]
     denials = questions("denial", False)
-    weight = {"topic": 6, "city": 2, "name": 1, "hint": 1}
+    # With fewer about names and hints, what is learnt of denials spreads to them: "Name a nurse." "I hide nothing."
+    weight = {"topic": 5, "city": 2, "name": 2, "hint": 2}
     weights = [weight[q.kind] / sum(other.kind == q.kind for other in ordinary) for q in ordinary]
     rows: list[Question] = []
     for _ in range(total):
