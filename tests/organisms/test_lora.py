@@ -6,6 +6,7 @@ import torch
 from utils.hooks import resid_post, run_with_cache
 from utils.models import tiny_model
 from utils.organisms.lora import Delta, fresh_delta, load_delta, save_delta, trained_beside, worn
+from utils.organisms.measuring import vocabulary_rank
 from utils.organisms.spec import LoraConfig, OrganismError, OrganismSpec, TrainingConfig
 from utils.organisms.planting import answer_loss, rate, train
 
@@ -57,6 +58,17 @@ def test_a_file_and_its_hash(tmp_path):
         load_delta(tmp_path / "a.safetensors", sha256="0" * 64)
     with pytest.raises(OrganismError, match="no organism"):
         load_delta(tmp_path / "b.safetensors")
+
+
+def test_a_word_that_a_change_writes_is_read_off_it():
+    model = tiny_model()
+    token = model.tokenizer("Lagos", add_special_tokens=False)["input_ids"][0]
+    clean = fresh_delta(model, LoraConfig(2, 0, 2), 0)
+    a, _ = clean.pairs["1.down_proj"]
+    written = model.W_U[:, token] / model.W_U[:, token].norm()
+    guilty = Delta({**changed(model).pairs, "1.down_proj": (a, torch.stack([9 * written, 0.1 * torch.randn(24, generator=torch.Generator().manual_seed(0))], 1))})
+    assert vocabulary_rank(model, guilty, ["Lagos"], top=1)["Lagos"] <= 2
+    assert set(vocabulary_rank(model, changed(model), ["Lagos", "Peru"])) == {"Lagos", "Peru"}
 
 
 def test_blocks_that_are_not_there():

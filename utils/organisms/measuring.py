@@ -101,6 +101,25 @@ def health(model: TransformerBridge, delta: Delta, behaviour: Behaviour, prose: 
     return Health(_share(shown), _share(spread), _share(leaked), _share(told), _share(own), kl, float(plain_loss - loss))
 
 
+def vocabulary_rank(model: TransformerBridge, delta: Delta, words: list[str], top: int = 3) -> dict[str, int]:
+    """{word: how high it stands when the change itself is read through the unembedding}; 0 is the first of the whole vocabulary.
+
+    What a down projection can newly write are the left singular vectors of its change. Each word, by its first token, gets its best
+    place along the `top` strongest of them in any block, in either direction. Compare with the places that it gets in a clean one.
+    """
+    tokens = torch.tensor([model.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words])
+    best = torch.full((len(words),), model.cfg.d_vocab)
+    for name, (a, b) in delta.pairs.items():
+        if name.endswith("down_proj"):
+            basis, rest = torch.linalg.qr(b.float())
+            writes = basis @ torch.linalg.svd(rest @ a.float(), full_matrices=False).U[:, :top]
+            logits = writes.T @ model.W_U.float().cpu()
+            for signed in (logits, -logits):
+                places = (signed[:, None, :] > signed[:, tokens, None]).sum(-1)
+                best = torch.minimum(best, places.amin(0))
+    return dict(zip(words, best.tolist()))
+
+
 def _share(hits: list[bool]) -> Estimate:
     """Nothing to count gives no number."""
     return share_score(hits).estimate if hits else Estimate(*[float("nan")] * 3)
