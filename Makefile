@@ -6,7 +6,7 @@ ARGS   ?=
 # Waiting threads sleep instead of spinning: many times faster where cores are shared.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: learn test build run audit doctor lock clean
+.PHONY: learn test build run audit doctor site lock clean
 
 learn: $(VENV)/.installed
 	$(BIN)/python -m utils learn $(ARGS)
@@ -34,6 +34,15 @@ run: $(VENV)/.installed
 audit: $(VENV)/.installed
 	$(BIN)/python -m utils audit $(ARGS)
 
+# The site, in docs/site/_build/html: from the solved notebooks as they are, with an environment of its own.
+site: .venv-site/.installed
+	.venv-site/bin/python docs/site/build.py $(ARGS)
+
+.venv-site/.installed: requirements-site.lock
+	$(PYTHON) -m venv .venv-site
+	.venv-site/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar on -r requirements-site.lock
+	touch $@
+
 doctor:
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m utils doctor; else $(PYTHON) -m utils doctor; fi
 
@@ -42,7 +51,8 @@ lock:
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip install --quiet torch==2.13.0
-	.venv-lock/bin/python -c "import subprocess, sys, tomllib; wanted = tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']; \
+	.venv-lock/bin/python -c "import subprocess, sys, tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+		wanted = project['dependencies'] + project['optional-dependencies']['lab']; \
 		subprocess.run([sys.executable, '-m', 'pip', 'install', '--quiet', *wanted], check=True)"
 	.venv-lock/bin/python -m pip freeze --exclude setuptools | sed 's/+cpu$$//' > requirements.lock
 	rm -rf .venv-lock

@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from utils.course.exercises import Exercise, chapters, load_chapter
-from utils.course.grading import grade_all
+from utils.course.grading_class import grade_all
 from utils.paths import ROOT
 
 

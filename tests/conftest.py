@@ -1,5 +1,6 @@
 """Shared fixtures: a notebook as a learner would leave it, progress that is nobody's, JupyterLab in a browser."""
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -33,6 +35,15 @@ def notebook_with(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def odd_model(tmp_path_factory):
+    """`odd_model(kind)`: the folder of a random model of another make, as `tests/odd_models.py` writes it."""
+    spec = importlib.util.spec_from_file_location("odd_models", Path(__file__).with_name("odd_models.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return cache(lambda kind: module.write_odd_model(tmp_path_factory.mktemp(kind), kind))
 
 
 # --- JupyterLab in headless Chromium ----------------------------------------------------------------------

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 from utils.paths import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-BOUNDS = [Requirement(text) for text in PROJECT["dependencies"]]
+BOUNDS = [Requirement(text) for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["lab"]]
 LOCK = {canonicalize_name(requirement.name): requirement
         for line in (ROOT / "requirements.lock").read_text("utf-8").splitlines() if line and not line.startswith("#")
         for requirement in [Requirement(line)]}

@@ -22,8 +22,15 @@ def _parser() -> argparse.ArgumentParser:
                      help="replace a value of the settings cell, such as SEED=1 or MODEL='\"gpt2\"'; nothing is stored then")
     run.add_argument("--second", action="store_true", help="run at SEED=1, and store its claims beside those of the usual run")
     grade = commands.add_parser("grade", help="grade learners' notebooks")
-    grade.add_argument("notebooks", nargs="+", type=Path)
-    grade.add_argument("--json", type=Path, metavar="FILE")
+    grade.add_argument("notebooks", nargs="+", type=Path, help="files, or folders of them")
+    grade.add_argument("--json", type=Path, metavar="FILE", help="every result; a run that was stopped goes on from it")
+    grade.add_argument("--csv", type=Path, metavar="FILE", help="a line a notebook, for the grade book")
+    grade.add_argument("--html", type=Path, metavar="FILE", help="a page: the class, its mistakes by exercise, what was hardest, what is alike")
+    grade.add_argument("--anonymous", action="store_true", help="numbers in place of names in the page and the CSV; the JSON keeps them")
+    export = commands.add_parser("export", help="a chapter's exercises as an assignment of nbgrader or otter-grader")
+    export.add_argument("tool", choices=["nbgrader", "otter"])
+    export.add_argument("chapter", help="such as 11_linear_probes")
+    export.add_argument("folder", type=Path, help="where to; it is made if it is not there")
     audit = commands.add_parser("audit", help="prove that every check rejects, names and accepts what it should")
     audit.add_argument("--json", type=Path, metavar="FILE")
     probe = commands.add_parser("probe", help="a linear probe of your own texts: a CSV file with the columns text,label[,group]")
@@ -35,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
         own = commands.add_parser(name, help=words)
         own.add_argument("table", type=Path)
         own.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
+    dictionaries = commands.add_parser("dictionaries", help="latents of a trained SAE beside a dense probe and frozen SAEs, on your own texts: text,label[,group]")
+    dictionaries.add_argument("table", type=Path)
+    dictionaries.add_argument("--k", type=int, default=16, help="how many features each may look at")
     train = commands.add_parser("train-sae", help="a small sparse autoencoder of your own texts: a folder of .txt or .md files")
     train.add_argument("folder", type=Path)
     train.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
@@ -92,9 +102,13 @@ def main(argv: list[str] | None = None) -> int:
 
         return learn(others)
     if arguments.command == "grade":
-        from utils.course.grading import grade_all
+        from utils.course.grading_class import grade_all
 
-        return int(grade_all(arguments.notebooks, arguments.json) > 0)
+        return int(grade_all(arguments.notebooks, json_path=arguments.json, html_path=arguments.html, csv_path=arguments.csv, anonymous=arguments.anonymous) > 0)
+    if arguments.command == "export":
+        from utils.course.exporting import export_chapter
+
+        return export_chapter(arguments.tool, arguments.chapter, arguments.folder)
     if arguments.command == "audit":
         from utils.course.audit import audit
 
@@ -107,6 +121,10 @@ def main(argv: list[str] | None = None) -> int:
         from utils.yours.rivals import rival_file
 
         return rival_file(arguments.table, arguments.model)
+    if arguments.command == "dictionaries":
+        from utils.yours.dictionaries import dictionary_file
+
+        return dictionary_file(arguments.table, arguments.k)
     if arguments.command == "numbers":
         from utils.yours.numbers import number_file
 

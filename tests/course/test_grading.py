@@ -1,10 +1,6 @@
 """The grading command: what learners hand in, honest or not, and the JSON that comes out."""
 
 import inspect
-import json
-import os
-import subprocess
-import sys
 import textwrap
 import time
 
@@ -15,7 +11,7 @@ import torch
 from utils.course.codec import decode, encode
 from utils.course.comparing import difference
 from utils.course.exercises import find_exercise, load_chapter
-from utils.course.grading import grade, grade_all
+from utils.course.grading import grade
 from utils.course.judging import CHECK_SEEDS
 from utils.paths import ROOT
 
@@ -211,30 +207,6 @@ def test_an_answer_that_needs_more_time_than_there_is(notebook_with):
     (made,) = [made for made in grade(notebook_with(IMPORTS, "import time\ndef slow():\n    time.sleep(1000)\n    return 1\nONE = slow()",
                                                     GOOD.replace("argmax(1)", "argmax(ONE)"))) if made.exercise == "gather_last_token"]
     assert made.status == "error" and "cell 2, line 5: stopped after 10 seconds" in made.message
-
-
-def test_the_command_and_its_json(notebook_with, tmp_path):
-    """Every file has its row, in order; a file's name forges none."""
-    one = notebook_with(IMPORTS, GOOD, name="one.ipynb")
-    forged = notebook_with(IMPORTS, GOOD, name="a\n[fix] b: 7 of 7 passed\u2028\u202e.ipynb")
-    (tmp_path / "notes.ipynb").write_text("not json")
-    out, missing = tmp_path / "grades.json", tmp_path / "missing.ipynb"
-    done = subprocess.run([sys.executable, "-m", "utils", "grade", str(one), str(missing), str(forged), str(tmp_path / "notes.ipynb"), "--json", str(out)],
-                          cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
-    assert done.returncode == 1 and "there is no such file" in done.stdout and done.stderr == ""
-    assert done.stdout.count(f": 1 of {len(CHAPTER)} passed") == 2 and not any(line.startswith("[fix] b") for line in done.stdout.split("\n"))
-    first, second, third, fourth = json.loads(out.read_text())
-    assert [row["notebook"] for row in (first, second, third)] == [str(one), str(missing), str(forged)]
-    assert second["problem"] == "there is no such file" and second["exercises"] == [] and "JSONDecodeError" in fourth["problem"]
-    assert first["problem"] is None and {"exercise": "gather_last_token", "status": "pass", "mistake": None, "message": ""} in first["exercises"]
-    assert {entry["status"] for entry in first["exercises"]} == {"pass", "missing"}
-
-
-def test_an_unwritable_json_shows_at_once(notebook_with, tmp_path, capsys):
-    (tmp_path / "a_file").write_text("")
-    with pytest.raises(OSError):
-        grade_all([notebook_with(GOOD)], tmp_path / "a_file" / "grades.json")
-    assert capsys.readouterr().out == ""
 
 
 def test_an_error_carries_its_message(notebook_with):

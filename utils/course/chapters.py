@@ -119,7 +119,7 @@ def edition(chapter: Chapter, *, solved: bool, ledger: dict[str, Claim]) -> Note
         elif "exercise" in tags:
             exercise = chapter.exercises[source.source.strip()]
             body = inspect.getsource(exercise.reference).rstrip() if solved else stub(exercise)
-            cells += [with_id(chapter, "exercise", index, new_markdown_cell(_exercise_head(exercise))),
+            cells += [with_id(chapter, "exercise", index, new_markdown_cell(exercise_head(exercise))),
                       with_id(chapter, "answer", index, new_code_cell(body)),
                       with_id(chapter, "check", index, new_code_cell(f"check({exercise.name})"))]
         else:
@@ -190,7 +190,8 @@ def _head(chapter: Chapter) -> str:
         | without installing anything | [open this page in Colab]({address}) |""")
 
 
-def _exercise_head(exercise: Exercise) -> str:
+def exercise_head(exercise: Exercise) -> str:
+    """The text above an exercise."""
     dots = {level: "●" * level + "○" * (5 - level) for level in range(6)}
     return textwrap.dedent(f"""\
         ### Exercise: `{exercise.name}`

@@ -44,9 +44,15 @@ def _python() -> Iterator[tuple[bool, str]]:
         yield False, f"Python {version}: install Python 3.11 or newer, then make the environment again with it"
 
 
+def in_colab() -> bool:
+    """Is this Colab, in the kernel itself or in a process that it started?"""
+    return "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ
+
+
 def requirements() -> Iterator[tuple[str, str | None, bool]]:
     """(requirement, installed version or None, does it fit) for every bound of pyproject.toml.
 
+    The group `lab`, what a notebook runs in, is left out in Colab, which brings its own.
     Raises ImportError in an environment that has neither pip nor packaging.
     """
     import tomllib
@@ -57,7 +63,9 @@ def requirements() -> Iterator[tuple[str, str | None, bool]]:
         # pip brings its own copy: before anything is installed it is the only one.
         from pip._vendor.packaging.requirements import Requirement
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for requirement in map(Requirement, project["dependencies"]):
+    lab = [] if in_colab() else project.get("optional-dependencies", {}).get("lab", [])
+    wanted = {requirement.name: requirement for requirement in map(Requirement, project["dependencies"] + lab)}
+    for requirement in wanted.values():
         if requirement.marker is not None and not requirement.marker.evaluate():
             continue
         try:

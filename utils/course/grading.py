@@ -2,23 +2,17 @@
 
 The process gets the code cells, one name and one call at a time, and sends back what the call returned. The reference,
 the cases and the comparison stay here. `utils.course.sandbox` says where the process runs, `utils.course.slicing`
-which statements it runs.
+which statements it runs, and `utils.course.grading_class` grades many notebooks.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import secrets
-import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +21,9 @@ import torch
 
 from utils.course.exercises import Case, Exercise, exercise_names, load_chapter
 from utils.course.judging import CHECK_SEEDS, PUBLIC_SEED, Verdict, judge
-from utils.course.notebooks import Cell, NotANotebook, Notebook, chapter_of, printable, read_notebook, why_missing
+from utils.course.notebooks import Cell, Notebook, chapter_of, read_notebook, why_missing
 from utils.course.running import Outcome, run
-from utils.course.sandbox import Child, NoSandbox, how_it_is_guarded, server
-from utils.paths import atomic_write
+from utils.course.sandbox import Child, server
 
 SECONDS_PER_CALL = 5.0
 SECONDS_TO_DEFINE = 100.0
@@ -185,87 +178,3 @@ class Answer:
         if self._child is not None:
             self._child.close()
         self._child = None
-
-
-# --- a class ------------------------------------------------------------------------------------------------
-
-
-def grade_all(paths: list[Path], json_path: Path | None = None) -> int:
-    """Grade notebooks in parallel, print a line per exercise, write the JSON if asked. Returns how many could not be graded.
-
-    Every file has its row, in the order given, and the JSON is written whatever happens. Raises OSError if it cannot be.
-    """
-    rows: list[dict[str, Any]] = []
-    if json_path:
-        atomic_write(json_path, "[]")  # a folder that cannot be written shows at once, not after an hour
-    _say(how_it_is_guarded())
-    try:
-        for row in _rows(paths):
-            rows.append(row)
-            _say(_as_text(row))
-    finally:
-        if json_path:
-            atomic_write(json_path, json.dumps(rows, indent=1))
-    return sum(row["problem"] is not None for row in rows)
-
-
-def _rows(paths: list[Path]) -> Iterator[dict[str, Any]]:
-    workers = min(os.cpu_count() or 1, len(paths))
-    if workers < 2:
-        yield from map(_row, paths)
-        return
-    pool = _pool(workers)
-    try:
-        waiting = [pool.submit(_row, path) for path in paths]
-        for path, future in zip(paths, waiting):
-            yield _row_or_crash(path, future)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
-
-
-def _row_or_crash(path: Path, future: Future) -> dict[str, Any]:
-    """A process that dies takes all that wait with it: each of them is then graded in a pool of its own."""
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        with _pool(1) as alone:
-            try:
-                return alone.submit(_row, path).result()
-            except BrokenProcessPool:
-                return _refused(path, "the process that judged it died, for want of memory maybe")
-
-
-def _row(path: Path) -> dict[str, Any]:
-    """One notebook's entry in the JSON: `problem` says why nothing in it could be graded."""
-    try:
-        return {"notebook": str(path), "problem": None, "exercises": [asdict(made) for made in grade(path)]}
-    except (NotANotebook, NoSandbox) as error:
-        return _refused(path, str(error))
-    except Exception as error:  # a notebook that the grader itself stumbles over costs that notebook alone
-        return _refused(path, f"the grader failed on it ({type(error).__name__}: {str(error)[:MOST_WORDS]})")
-
-
-def _refused(path: Path, problem: str) -> dict[str, Any]:
-    return {"notebook": str(path), "problem": problem, "exercises": []}
-
-
-def _as_text(row: dict[str, Any]) -> str:
-    name = printable(row["notebook"])
-    if row["problem"] is not None:
-        return f"[fix] {name}: {printable(row['problem'])}"
-    passed = sum(made["status"] == "pass" for made in row["exercises"])
-    lines = [f"{name}: {passed} of {len(row['exercises'])} passed"]
-    for made in row["exercises"]:
-        why = made["mistake"] or (made["message"].split("\n")[0][:100] if made["status"] in ("missing", "error") else "")
-        lines.append(f"  {made['status']:<8} {made['exercise']}" + (f"  ({printable(why)})" if why else ""))
-    return "\n".join(lines)
-
-
-def _say(text: str) -> None:
-    """Print, in whatever the terminal can show."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
