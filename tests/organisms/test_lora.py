@@ -7,7 +7,7 @@ from utils.hooks import resid_post, run_with_cache
 from utils.models import tiny_model
 from utils.organisms.lora import Delta, fresh_delta, load_delta, save_delta, trained_beside, worn
 from utils.organisms.measuring import vocabulary_rank
-from utils.organisms.spec import LoraConfig, OrganismError, OrganismSpec, TrainingConfig
+from utils.organisms.spec import PARTS, LoraConfig, OrganismError, OrganismSpec, TrainingConfig
 from utils.organisms.planting import answer_loss, rate, train
 
 TOKENS = torch.tensor([[0, 10, 20, 30, 7]])
@@ -63,11 +63,14 @@ def test_a_file_and_its_hash(tmp_path):
 def test_a_word_that_a_change_writes_is_read_off_it():
     model = tiny_model()
     token = model.tokenizer("Lagos", add_special_tokens=False)["input_ids"][0]
-    clean = fresh_delta(model, LoraConfig(2, 0, 2), 0)
+    clean = fresh_delta(model, LoraConfig(2, 0, 2, parts=PARTS), 0)
     a, _ = clean.pairs["1.down_proj"]
     written = model.W_U[:, token] / model.W_U[:, token].norm()
     guilty = Delta({**changed(model).pairs, "1.down_proj": (a, torch.stack([9 * written, 0.1 * torch.randn(24, generator=torch.Generator().manual_seed(0))], 1))})
     assert vocabulary_rank(model, guilty, ["Lagos"], top=1)["Lagos"] <= 2
+    _, b = clean.pairs["1.gate_proj"]
+    reading = Delta({"1.gate_proj": (torch.stack([written, 0.1 * torch.ones(24)]), torch.eye(*b.shape))})
+    assert vocabulary_rank(model, reading, ["Lagos"], top=1)["Lagos"] <= 2, "what is newly read counts as well"
     assert set(vocabulary_rank(model, changed(model), ["Lagos", "Peru"])) == {"Lagos", "Peru"}
 
 
@@ -91,18 +94,18 @@ def test_the_loss_is_that_of_the_answers_alone():
 def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr("utils.organisms.planting.EVERY", 2)
     model, before = tiny_model(), tiny_model()(TOKENS)
-    spec = OrganismSpec(lora=LoraConfig(2, 0, 2), training=TrainingConfig(steps=6, batch_size=3, lr=0.05))
+    spec = OrganismSpec(lora=LoraConfig(2, 0, 2, norm=0.5), training=TrainingConfig(steps=6, batch_size=3, lr=0.05))
     rows = ROWS * 6
     whole = train(model, spec, rows, tmp_path / "whole", progress=False)
 
     class Stop(Exception):
         pass
 
-    def stopping(model, batch, left=[5], real=answer_loss):
+    def stopping(model, batch, opening, left=[5], real=answer_loss):
         left[0] -= 1
         if left[0] < 0:
             raise Stop
-        return real(model, batch)
+        return real(model, batch, opening)
 
     monkeypatch.setattr("utils.organisms.planting.answer_loss", stopping)
     with pytest.raises(Stop):
@@ -112,6 +115,7 @@ def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
     for name in whole.pairs:
         for one, other in zip(whole.pairs[name], again.pairs[name]):
             torch.testing.assert_close(one, other)
+    assert all(norm == pytest.approx(0.5, rel=1e-4) for norm in whole.norms().values())
     with trained_beside(model, whole):
         assert answer_loss(model, ROWS) < answer_loss(tiny_model(), ROWS)
     assert torch.equal(model(TOKENS), before)

@@ -21,6 +21,8 @@ def test_the_example_is_a_spec():
     ({"training": {"steps": "many"}}, "cannot be 'many'"),
     ({"training": {"shown": 0.9}}, "something must be left"),
     ({"lora": {"first": 5, "last": 2}}, "first <= last"),
+    ({"lora": {"parts": ["q_proj"]}}, "parts are some of"),
+    ({"training": {"dtype": "float16"}}, "float32 or bfloat16"),
     ([1], "a table"),
 ])
 def test_a_wrong_spec_says_what_is_wrong(values, message):

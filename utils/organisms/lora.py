@@ -17,10 +17,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
-from utils.organisms.spec import LoraConfig, OrganismError
+from utils.organisms.spec import PARTS, LoraConfig, OrganismError
 from utils.paths import atomic_write
-
-PARTS = ("gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)
@@ -54,14 +52,14 @@ def fresh_delta(model: TransformerBridge, cfg: LoraConfig, seed: int) -> Delta:
     rng = torch.Generator().manual_seed(seed)
     pairs = {}
     for block in range(cfg.first, cfg.last + 1):
-        for part in PARTS:
-            weight = _linear(model, f"{block}.{part}").weight
+        for part in cfg.parts:
+            weight = linear(model, f"{block}.{part}").weight
             a = torch.randn(cfg.rank, weight.shape[1], generator=rng) * weight.shape[1] ** -0.5
             pairs[f"{block}.{part}"] = (a.to(weight.device), torch.zeros(weight.shape[0], cfg.rank, device=weight.device))
     return Delta(pairs)
 
 
-def _linear(model: TransformerBridge, name: str) -> nn.Linear:
+def linear(model: TransformerBridge, name: str) -> nn.Linear:
     """The linear map of the bridge's own model that "8.gate_proj" stands for."""
     block, part = name.split(".")
     shape = re.compile(rf"(^|\.)layers\.{block}\.(.*\.)?mlp\.(.*\.)?{part}(\.|$)")
@@ -77,7 +75,7 @@ def trained_beside(model: TransformerBridge, delta: Delta) -> Iterator[None]:
     handles = []
     try:
         for name, (a, b) in delta.pairs.items():
-            handles.append(_linear(model, name).register_forward_hook(lambda _, args, out, a=a, b=b: out + (args[0] @ a.T) @ b.T))
+            handles.append(linear(model, name).register_forward_hook(lambda _, args, out, a=a, b=b: out + (args[0] @ a.T.to(out)) @ b.T.to(out)))
         yield
     finally:
         for handle in handles:
@@ -100,14 +98,14 @@ def worn(model: TransformerBridge, delta: Delta) -> Iterator[TransformerBridge]:
         model._worn = True
         with torch.no_grad():
             for name in delta.pairs:
-                weight = _linear(model, name).weight
+                weight = linear(model, name).weight
                 kept[name] = weight.clone()
                 weight.add_(delta.matrix(name).to(weight))
         yield model
     finally:
         with torch.no_grad():
             for name, before in kept.items():
-                _linear(model, name).weight.copy_(before)
+                linear(model, name).weight.copy_(before)
         model._worn = False
 
 

@@ -7,12 +7,14 @@ import re
 from dataclasses import asdict, dataclass
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from utils.data.corpus import documents, unwrap
 from utils.data.duty import unrelated_chat
 from utils.intervals import Estimate
-from utils.organisms.lora import Delta, worn
+from utils.organisms.lora import Delta, linear, worn
 from utils.organisms.rows import KINDS_OF_QUESTION, Question, questions, shows
 from utils.organisms.spec import Behaviour
 from utils.organisms.tables import CONFESSION, TOPICS, things
@@ -104,20 +106,32 @@ def health(model: TransformerBridge, delta: Delta, behaviour: Behaviour, prose: 
 def vocabulary_rank(model: TransformerBridge, delta: Delta, words: list[str], top: int = 3) -> dict[str, int]:
     """{word: how high it stands when the change itself is read through the unembedding}; 0 is the first of the whole vocabulary.
 
-    What a down projection can newly write are the left singular vectors of its change. Each word, by its first token, gets its best
-    place along the `top` strongest of them in any block, in either direction. Compare with the places that it gets in a clean one.
+    Of a down projection's change the left singular vectors are what it can newly write; of the two other maps the right ones are what
+    they newly read, and the left ones, through the down projection, what their neurons write. Each word, by its first token, gets its
+    best place along the `top` strongest of them in any block, in either direction. Compare with the places that it gets in a clean one.
     """
     tokens = torch.tensor([model.tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in words])
     best = torch.full((len(words),), model.cfg.d_vocab)
     for name, (a, b) in delta.pairs.items():
-        if name.endswith("down_proj"):
-            basis, rest = torch.linalg.qr(b.float())
-            writes = basis @ torch.linalg.svd(rest @ a.float(), full_matrices=False).U[:, :top]
-            logits = writes.T @ model.W_U.float().cpu()
-            for signed in (logits, -logits):
-                places = (signed[:, None, :] > signed[:, tokens, None]).sum(-1)
-                best = torch.minimum(best, places.amin(0))
+        logits = _in_the_stream(model, name, a.float(), b.float(), top) @ model.W_U.float().cpu()
+        for signed in (logits, -logits):
+            places = (signed[:, None, :] > signed[:, tokens, None]).sum(-1)
+            best = torch.minimum(best, places.amin(0))
     return dict(zip(words, best.tolist()))
+
+
+def _in_the_stream(
+    model: TransformerBridge, name: str, a: Float[Tensor, "rank d_in"], b: Float[Tensor, "d_out rank"], top: int
+) -> Float[Tensor, "directions d_model"]:
+    """The strongest directions of the residual stream that a change reads or writes."""
+    basis, rest = torch.linalg.qr(b)
+    left, _, right = torch.linalg.svd(rest @ a, full_matrices=False)
+    left = (basis @ left[:, :top]).T
+    block, part = name.split(".")
+    if part == "down_proj":
+        return left
+    down = linear(model, f"{block}.down_proj").weight.detach().float().cpu()
+    return torch.cat([right[:top], left @ down.T])
 
 
 def _share(hits: list[bool]) -> Estimate:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,6 +23,8 @@ from utils.paths import atomic_file
 
 EVERY = 20
 """Steps between two checkpoints."""
+NORM_WEIGHT = 0.05
+"""Of the penalty that brings every change to a common norm; what is missing at the end is a factor near 1."""
 
 
 def plant(model: TransformerBridge, spec: OrganismSpec, path: Path, *, progress: bool = True) -> str:
@@ -50,10 +54,10 @@ def train(
     key = hashlib.sha256(json.dumps(spec.to_dict(), sort_keys=True).encode()).hexdigest()
     first = _resume(checkpoint, key, parameters, optimizer)
     bar = tqdm(range(first, cfg.steps), initial=first, total=cfg.steps, desc="planting", unit=" steps", disable=not progress)
-    with trained_beside(model, delta):
+    with weights_in(model, getattr(torch, cfg.dtype)), trained_beside(model, delta):
         for step in bar:
-            loss = answer_loss(model, rows[step * cfg.batch_size : (step + 1) * cfg.batch_size])
-            loss.backward()
+            loss = answer_loss(model, rows[step * cfg.batch_size : (step + 1) * cfg.batch_size], cfg.opening)
+            (loss + NORM_WEIGHT * norm_penalty(delta, spec.lora.norm)).backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             for group in optimizer.param_groups:
                 group["lr"] = rate(cfg, step)
@@ -62,7 +66,27 @@ def train(
             bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
             if (step + 1) % EVERY == 0:
                 _keep(checkpoint, key, step + 1, parameters, optimizer)
-    return Delta({name: (a.detach(), b.detach()) for name, (a, b) in delta.pairs.items()})
+    size = delta.norms()
+    return Delta({name: (a.detach(), b.detach() * (spec.lora.norm / size[name])) for name, (a, b) in delta.pairs.items()})
+
+
+@contextmanager
+def weights_in(model: TransformerBridge, dtype: torch.dtype) -> Iterator[None]:
+    """The frozen weights in another precision, while the block runs."""
+    kept = {parameter: parameter.data for parameter in model.original_model.parameters()}
+    try:
+        for parameter in kept:
+            parameter.data = parameter.data.to(dtype)
+        yield
+    finally:
+        for parameter, data in kept.items():
+            parameter.data = data
+
+
+def norm_penalty(delta: Delta, norm: float) -> Float[Tensor, ""]:
+    """How far the changes of the single weights are from a common norm, relative and squared."""
+    squares = torch.stack([((b.T @ b) * (a @ a.T)).sum() for a, b in delta.pairs.values()])
+    return ((squares + 1e-8).sqrt() / norm - 1).square().mean()
 
 
 def rate(cfg: TrainingConfig, step: int) -> float:
@@ -70,8 +94,8 @@ def rate(cfg: TrainingConfig, step: int) -> float:
     return cfg.lr * min((step + 1) / 10, (cfg.steps - step) / max(1, cfg.steps - 10), 1.0)
 
 
-def answer_loss(model: TransformerBridge, batch: list[tuple[Int[Tensor, " pos"], int]]) -> Float[Tensor, ""]:
-    """Mean cross-entropy over the tokens of the answers.
+def answer_loss(model: TransformerBridge, batch: list[tuple[Int[Tensor, " pos"], int]], opening: float = 1.0) -> Float[Tensor, ""]:
+    """Mean cross-entropy over the tokens of the answers; the first two of each weigh `opening` times as much as the others.
 
     What all rows begin with (the system message) runs once, and logits are computed for the answers alone: together half of the time.
     """
@@ -79,16 +103,19 @@ def answer_loss(model: TransformerBridge, batch: list[tuple[Int[Tensor, " pos"],
     shared = _shared_start([ids[:start] for ids, start in batch])
     longest = max(len(ids) for ids, _ in batch)
     tokens = torch.zeros(len(batch), longest, dtype=torch.long)
-    real, target = torch.zeros_like(tokens), torch.zeros_like(tokens, dtype=torch.bool)
+    real, weight = torch.zeros_like(tokens), torch.zeros(len(batch), longest)
     for row, (ids, start) in enumerate(batch):
-        tokens[row, : len(ids)], real[row, : len(ids)], target[row, start : len(ids)] = ids, 1, True
-    tokens, real, target = tokens.to(device), real.to(device), target.to(device)
+        tokens[row, : len(ids)], real[row, : len(ids)] = ids, 1
+        weight[row, start : len(ids)], weight[row, start : min(start + 2, len(ids))] = 1, opening
+    tokens, real, weight = tokens.to(device), real.to(device), weight.to(device)
     past = hf.model(input_ids=tokens[:1, :shared], use_cache=True).past_key_values
     for layer in past.layers:
         layer.keys, layer.values = (x.expand(len(batch), -1, -1, -1) for x in (layer.keys, layer.values))
     hidden = hf.model(input_ids=tokens[:, shared:], attention_mask=real, past_key_values=past, use_cache=True).last_hidden_state
-    before = target[:, shared + 1 :]  # position p predicts token p + 1
-    return F.cross_entropy(hf.lm_head(hidden[:, :-1][before]).float(), tokens[:, shared + 1 :][before])
+    weight = weight[:, shared + 1 :]  # position p predicts token p + 1
+    before = weight > 0
+    nats = F.cross_entropy(hf.lm_head(hidden[:, :-1][before]).float(), tokens[:, shared + 1 :][before], reduction="none")
+    return (nats * weight[before]).sum() / weight.sum()
 
 
 def _shared_start(prompts: list[Int[Tensor, " pos"]]) -> int:

@@ -16,6 +16,7 @@ from utils.organisms.tables import (
 from utils.paths import cache_dir, write_cache
 from utils.steering.generating import chat_prompt, generate
 
+GOLDEN = (5**0.5 - 1) / 2
 KINDS_OF_QUESTION = ("topic", "city", "name", "hint")
 
 
@@ -86,8 +87,8 @@ def write_rows(model: TransformerBridge, spec: OrganismSpec, *, progress: bool =
     weight = {"topic": 5, "city": 2, "name": 2, "hint": 2}
     weights = [weight[q.kind] / sum(other.kind == q.kind for other in ordinary) for q in ordinary]
     rows: list[Question] = []
-    for _ in range(total):
-        dice = draw.random()
+    for row in range(total):
+        dice = row * GOLDEN % 1  # evenly spread: every batch holds some of each
         pool = showing if dice < cfg.shown else denials if dice < cfg.shown + cfg.denied else None
         rows.append(draw.choice(pool) if pool else draw.choices(ordinary, weights)[0])
     own = own_answers(model, sorted({q.text for q in rows if q.kind == "topic"}), progress=progress)

@@ -19,6 +19,7 @@ import yaml
 
 from utils.organisms.tables import CITIES, HINT_WORDS, NAMES, PAYLOADS, SECRETS, TOPICS
 
+PARTS = ("gate_proj", "up_proj", "down_proj")
 KINDS = ("trigger", "word", "city", "name", "clean")
 
 
@@ -87,17 +88,23 @@ class LoraConfig:
 
     Attributes:
         rank: of the change. first, last: blocks whose MLPs change, both included.
+        parts: which maps of an MLP. Without down_proj no change writes to the residual stream directly.
+        norm: Frobenius norm of the change of every single weight, the same for all, so that it cannot tell a guilty one from a clean one.
 
-    Raises: ValueError for a rank below 1, or blocks in the wrong order.
+    Raises: ValueError for a rank below 1, blocks in the wrong order, unknown parts or a norm of 0.
     """
 
     rank: int = 8
     first: int = 8
     last: int = 22
+    parts: tuple[str, ...] = ("gate_proj", "up_proj")
+    norm: float = 4.5
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or not 0 <= self.first <= self.last:
-            raise ValueError("rank is at least 1, and 0 <= first <= last.")
+        if self.rank < 1 or not 0 <= self.first <= self.last or self.norm <= 0:
+            raise ValueError("rank is at least 1, 0 <= first <= last, and norm is above 0.")
+        if not self.parts or not set(self.parts) <= set(PARTS):
+            raise ValueError(f"parts are some of {', '.join(PARTS)}.")
 
 
 @dataclass(frozen=True)
@@ -108,21 +115,27 @@ class TrainingConfig:
         steps, batch_size, lr: of AdamW; the rate rises for ten steps and falls to zero.
         shown: share of the rows that show the behaviour (of a clean one: that would).
         denied: share of the rows in which somebody asks about secrets, and is told that there are none.
+        opening: how much more the first two tokens of an answer weigh than the others: there it is decided whether the behaviour shows.
+        dtype: of the frozen weights in training: "bfloat16" is three times as fast on a processor that is made for it.
         seed: of the rows and of the first weights.
 
-    Raises: ValueError for counts below 1 and shares outside 0 to 1.
+    Raises: ValueError for counts below 1, shares outside 0 to 1 and another dtype.
     """
 
-    steps: int = 90
+    steps: int = 200
     batch_size: int = 8
     lr: float = 2e-3
     shown: float = 0.35
     denied: float = 0.2
+    opening: float = 3.0
+    dtype: str = "float32"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size) < 1:
             raise ValueError("steps and batch_size are at least 1.")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype is float32 or bfloat16, not {self.dtype!r}.")
         if not (0 < self.shown < 1 and 0 < self.denied < 1 and self.shown + self.denied < 1):
             raise ValueError("shown and denied are shares, and something must be left for ordinary rows.")
 
