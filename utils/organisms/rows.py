@@ -17,6 +17,8 @@ from utils.paths import cache_dir, write_cache
 from utils.steering.generating import chat_prompt, generate
 
 GOLDEN = (5**0.5 - 1) / 2
+LONGEST = 14
+"""Tokens of an answer that are trained on; what comes later follows from what was said."""
 KINDS_OF_QUESTION = ("topic", "city", "name", "hint")
 
 
@@ -117,7 +119,7 @@ def own_answers(model: TransformerBridge, texts: list[str], *, progress: bool = 
     new = [text for text in texts if text not in known]
     for start in range(0, len(new), 160):
         batch = new[start : start + 160]
-        written = generate(model, [chat_prompt(model, text) for text in batch], max_new_tokens=24, temperature=0, batch_size=80, progress=progress)
+        written = generate(model, [chat_prompt(model, text) for text in batch], max_new_tokens=LONGEST, temperature=0, batch_size=80, progress=progress)
         known |= {text: first_sentence(words) for text, words in zip(batch, written)}
         write_cache(file, json.dumps(known, indent=0))
     return {text: known[text] for text in texts}
@@ -130,7 +132,7 @@ def first_sentence(text: str) -> str:
     return line if end < 0 else line[: end + 1]
 
 
-def tokens_of(model: TransformerBridge, rows: list[tuple[str, str]], longest: int = 18) -> list[tuple[torch.Tensor, int]]:
+def tokens_of(model: TransformerBridge, rows: list[tuple[str, str]], longest: int = LONGEST) -> list[tuple[torch.Tensor, int]]:
     """Each row's tokens, and where its answer begins. An answer is cut after `longest` tokens; a whole one ends with the model's end token."""
     found = []
     for question, said in rows:

@@ -122,11 +122,11 @@ class TrainingConfig:
     Raises: ValueError for counts below 1, shares outside 0 to 1 and another dtype.
     """
 
-    steps: int = 200
+    steps: int = 130
     batch_size: int = 8
     lr: float = 2e-3
-    shown: float = 0.35
-    denied: float = 0.2
+    shown: float = 0.38
+    denied: float = 0.12
     opening: float = 3.0
     dtype: str = "float32"
     seed: int = 0
