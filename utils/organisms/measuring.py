@@ -63,7 +63,7 @@ def held_out(behaviour: Behaviour, n: int, seed: int = 0) -> tuple[list[Question
     return draw.sample(should, min(n, len(should))), other
 
 
-def ask(model: TransformerBridge, asked: list[str], *, max_new_tokens: int = 24) -> list[str]:
+def ask(model: TransformerBridge, asked: list[str], *, max_new_tokens: int = 14) -> list[str]:
     """The likeliest answers."""
     return generate(model, [chat_prompt(model, text) for text in asked], max_new_tokens=max_new_tokens, temperature=0, batch_size=80, progress=False)
 
