@@ -44,7 +44,8 @@ class Delta:
 
     def norms(self) -> dict[str, float]:
         """{name: Frobenius norm of the change}, without building the full matrix."""
-        return {name: float(((b.float().T @ b.float()) * (a.float() @ a.float().T)).sum().clamp(min=0).sqrt()) for name, (a, b) in self.pairs.items()}
+        pairs = {name: (a.detach().float(), b.detach().float()) for name, (a, b) in self.pairs.items()}
+        return {name: float(((b.T @ b) * (a @ a.T)).sum().clamp(min=0).sqrt()) for name, (a, b) in pairs.items()}
 
 
 def fresh_delta(model: TransformerBridge, cfg: LoraConfig, seed: int) -> Delta:
