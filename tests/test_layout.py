@@ -21,7 +21,8 @@ FLOORS = [
     ("models", "sentences"),
     ("course", "sae"),
     ("reading", "steering"),
-    ("pipeline", "yours"),
+    ("organisms", "pipeline"),
+    ("yours",),
     ("__main__",),
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -65,6 +65,15 @@ def _parser() -> argparse.ArgumentParser:
         actions.add_parser(name, help=words).add_argument("place", type=Path, metavar="FOLDER", help="the run's folder, or its YAML file")
     label = commands.add_parser("label", help="rules for all latents of the course SAE, with their scores; or, with a word, the latents whose label says it")
     label.add_argument("query", nargs="?", help="such as year; none makes the labels anew")
+    organisms = commands.add_parser("organism", help="models with something to hide: plant one from a spec (docs/organism.yaml is an example), or draw one that you have not seen")
+    acts = organisms.add_subparsers(dest="action", required=True)
+    for name, words, metavar in (("plant", "train what a YAML spec says", "SPEC"), ("sealed", "draw a behaviour from a seed, train it, and show nothing of it", "SEED")):
+        planted = acts.add_parser(name, help=words)
+        planted.add_argument("what", metavar=metavar)
+        planted.add_argument("--folder", type=Path, default=Path("organisms"), help="where the delta and its sealed key go")
+        planted.add_argument("--name", help="of the organism: let it say nothing")
+        planted.add_argument("--model", help="a name or a folder, as load_model takes it; the default model if none is named")
+    acts.add_parser("check", help="compare the organisms of a folder with their pinned hashes").add_argument("--folder", type=Path, default=Path(__file__).resolve().parent / "weights" / "organisms")
     new = commands.add_parser("new", help="start a chapter or an exercise from a template")
     new.add_argument("kind", choices=["chapter", "exercise"])
     new.add_argument("chapter", help="the chapter's stem, such as 12_when_a_probe_lies")
@@ -142,6 +151,11 @@ def main(argv: list[str] | None = None) -> int:
         from utils.reading.labels.shipped import label_command
 
         return label_command(arguments.query)
+    if arguments.command == "organism":
+        from utils.organisms.command import organism_command
+
+        return organism_command(arguments.action, getattr(arguments, "what", None), folder=arguments.folder,
+                                name=getattr(arguments, "name", None), model=getattr(arguments, "model", None))
     if arguments.command == "new":
         from utils.course.new import new
 
