@@ -17,12 +17,13 @@ $(VENV)/.installed: requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar on -r requirements.lock
 	touch $@
 
+# A process for each core, and of each file's tests one process; more than four would each hold a model for little gain.
 test: $(VENV)/.test-installed
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-# What only the browser tests need: a driver for the Chromium that is on the machine.
+# What only the tests need: several processes, a driver for the Chromium that is on the machine, what `transformers serve` and its client are made of.
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet playwright==1.65.2
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet pytest-xdist==3.8.0 playwright==1.65.2 openai==3.57.0 fastapi==0.165.0 uvicorn==0.54.0
 	touch $@
 
 build: $(VENV)/.installed

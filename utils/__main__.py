@@ -63,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     begin.add_argument("--dry-run", action="store_true", help="print tokens, bytes and minutes from a short probe, and do nothing")
     for name, words in (("resume", "go on with a run that was stopped"), ("status", "a line a stage: what is done, and how far the others are")):
         actions.add_parser(name, help=words).add_argument("place", type=Path, metavar="FOLDER", help="the run's folder, or its YAML file")
+    label = commands.add_parser("label", help="rules for all latents of the course SAE, with their scores; or, with a word, the latents whose label says it")
+    label.add_argument("query", nargs="?", help="such as year; none makes the labels anew")
     new = commands.add_parser("new", help="start a chapter or an exercise from a template")
     new.add_argument("kind", choices=["chapter", "exercise"])
     new.add_argument("chapter", help="the chapter's stem, such as 12_when_a_probe_lies")
@@ -136,6 +138,10 @@ def main(argv: list[str] | None = None) -> int:
         from utils.pipeline.command import pipeline
 
         return pipeline(arguments.action, arguments.place, stage=getattr(arguments, "stage", None), dry_run=getattr(arguments, "dry_run", False))
+    if arguments.command == "label":
+        from utils.reading.labels.shipped import label_command
+
+        return label_command(arguments.query)
     if arguments.command == "new":
         from utils.course.new import new
 

@@ -63,6 +63,14 @@ def test_what_is_not_to_be_read_is_folded(code):
         assert "figure" not in tags or source.startswith("# "), f"cell {i}: a figure cell begins with its title"
 
 
+def test_the_courses_own_words_keep_their_meaning(code):
+    """What the setup cell imports is used to the chapter's end."""
+    own = {"check", "guess", "hint", "progress", "ready", "reveal", "solution"}
+    taken = [f"cell {i}: {node.id}" for i, _, source in code for node in ast.walk(ast.parse(source))
+             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in own]
+    assert not taken, "\n".join(taken)
+
+
 def test_a_title_is_computed_before_it_is_used(code):
     """No comprehension, no choice inside an f-string: three steps are three steps."""
     nested = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.IfExp, ast.Lambda)

@@ -44,7 +44,7 @@ keep_near_start = Exercise(
         "Take a row to length 1 and split it: a part along its start, whose length is their cosine, and a part at a right angle to it. Which of the "
         "two parts has to grow, and to what length?",
         "Print the shapes of `rows.norm(dim=1)` and of `rows`. What must the first be to divide the second? And if the part along the start has "
-        "length `least`, how long is the other part of a vector of length 1?",
+        "length `least`, how long is the other part of a vector of length 1, and how long is yours so far?",
         "With `along` and `aside` in hand (aside of length 1), the allowed direction is `least * start` plus what is left of the length, by Pythagoras, "
         "times `aside`. Give it the row's own length, and take it only where `along < least`.",
     ),
@@ -79,6 +79,19 @@ wrong_ways(keep_near_start, _near, {
 def _(rows, start, least):
     turned = _near(rows, start, least, limit=False)
     return torch.where((rows * start).sum(1, keepdim=True) < least, turned, rows)
+
+
+@keep_near_start.mistake("aside-not-unit", "Your two parts do not make a vector of length 1: what is left of a row at a right angle to its start is shorter than 1. Scale it to length 1 before it gets its share.")
+def _(rows, start, least):
+    length = rows.norm(dim=1, keepdim=True)
+    along = (rows / length * start).sum(1, keepdim=True)
+    aside = rows / length - along * start
+    return torch.where(along < least, length * (least * start + (1 - least**2) ** 0.5 * aside), rows)
+
+
+@keep_near_start.mistake("all-rows-normalised", "Rows that were near enough came back at length 1. They stay exactly as they are.")
+def _(rows, start, least):
+    return F.normalize(_near(rows, start, least), dim=1)
 
 
 @keep_near_start.mistake("back-to-the-start", "The rows that had gone too far are back at their start. They should stay at the end of the leash: at the cosine `least`.")
@@ -165,7 +178,7 @@ draw_rows = Exercise(
     learn="How a probe's training set is made scarce or lopsided while everything else stays: the regimes in which SAEs were hoped to win.",
     cases=_draw_cases,
     hints=(
-        "Two decisions that can be made apart: how many of each class, and which of them. The second is decided by `order`.",
+        "Two decisions that can be made apart: how many of each class (what does Python's `round(2.5)` give?), and which of them. The second is decided by `order`.",
         "`labels[order]` are the labels in shuffled sequence. What does `(labels[order] == 1).nonzero()[:, 0]` count: rows, or places in `order`?",
         "Mark the chosen places in a boolean tensor as long as `order`, one class after the other, and return `order[chosen]`.",
     ),
@@ -190,7 +203,7 @@ def _drawn(labels, order, n_rows, positive_share, *, counts=round, exchanged=Fal
 
 wrong_ways(draw_rows, _drawn, {
     "rounded-down": ({"counts": int}, "You cut the number of rows of class 1 off where it should be rounded to the nearest whole number."),
-    "rounded-up": ({"counts": math.ceil}, "You rounded the number of rows of class 1 up. The nearest whole number is asked for."),
+    "half-up": ({"counts": lambda x: int(x + 0.5)}, "You rounded a half up. Python's `round` takes the even neighbour: `round(2.5)` is 2."),
     "classes-exchanged": ({"exchanged": True}, "The share is that of class 1; your rows have that share of class 0."),
     "class-after-class": ({"by_class": True}, "The right rows, sorted by class. They should come back in the sequence in which they stand in `order`."),
     "the-last-ones": ({"ends": True}, "You took the rows of each class that come last in `order`. Asked for are the first."),
@@ -208,6 +221,11 @@ def _(labels, order, n_rows, positive_share):
 def _(labels, order, n_rows, positive_share):
     _drawn(labels, order, n_rows, positive_share)
     return order[:n_rows]
+
+
+@draw_rows.mistake("sorted-by-number", "The right rows, sorted by their number. They should come back in the sequence in which they stand in `order`.")
+def _(labels, order, n_rows, positive_share):
+    return _drawn(labels, order, n_rows, positive_share).sort().values
 
 
 @draw_rows.mistake("no-error", "A class was too small, and you returned fewer rows without a word. The regime is then not the one that was asked for.")
@@ -436,6 +454,12 @@ def _(validation, test, added):
     return _arrows(validation, test, added, chooses=lambda v, t: t)
 
 
+@quiver.mistake("better-of-the-two", "Your second number is never below your first. Whoever tries more methods takes the best of all by validation, also where that loses on the test.")
+def _(validation, test, added):
+    shares = _arrows(validation, test, added)
+    return torch.stack([shares[:, 0], shares.max(dim=1).values], dim=1)
+
+
 @quiver.mistake("validation-reported", "You returned validation scores. The best of several validation scores flatters: it was chosen for being high.")
 def _(validation, test, added):
     return _arrows(validation, test, added, reads=lambda v, t: v)
@@ -525,6 +549,7 @@ def _partner_cases(rng: torch.Generator) -> Iterator[Case]:
     others = 4 * normal(rng, 5, 7, dtype=torch.float32)
     yield Case("more rows than others, float32", torch.cat([near(others, 9, 0.3), -others[:2]]), others, 0.5)
     yield Case("one row of others is everybody's partner", torch.tensor([[1.0, 0.1], [1.0, -0.1], [2.0, 0.2]]).double(), torch.tensor([[3.0, 0.0], [0.0, 1.0], [-2.0, 0.1]]).double(), 0.9)
+    yield Case("two of the others near one row", torch.tensor([[2.0, 0.1], [0.0, 1.0]]).double(), torch.tensor([[3.0, 0.2], [1.0, 0.0], [1.0, 1.0]]).double(), 0.9)
     yield Case("a cosine at exactly the limit", torch.tensor([[4.0, 3.0], [0.0, 1.0]]).double(), torch.tensor([[5.0, 0.0]]).double(), 0.8).of("boundary")
     yield Case("opposite rows", torch.tensor([[1.0, 2.0], [3.0, -1.0]]).double(), torch.tensor([[-1.0, -2.0], [-3.0, 1.0]]).double(), 0.9).of("extreme")
     yield Case("the same dictionary", others.double(), others.double(), 0.99).of("extreme")
@@ -540,7 +565,7 @@ partner_shares = Exercise(
     learn="How to ask whether two trainings found the same latents, without a matching that answers yes by construction.",
     cases=_partner_cases,
     hints=(
-        "Each row looks for its best partner by itself, and does not care whether another row has chosen the same one. Two counts come out: rows that found one, and partners that were found.",
+        "Each row looks for its best partner by itself, and does not care whether another row has chosen the same one. Two counts come out: rows that found one, and partners that were chosen. A row chooses one only, however many are near.",
         "The matrix of cosines is [n, m]. Over which axis does a row search, and what do the two results of `.max(dim)` mean?",
         "Keep the indices where the cosine counts. Their number is the first count; the number of different ones among them the second. Both are divided by n.",
     ),
@@ -576,6 +601,12 @@ def _(rows, others, least):
     i, j = linear_sum_assignment(-cosine.numpy())
     good = int((cosine[i, j] >= least).sum())
     return good / len(rows), good / len(rows)
+
+
+@partner_shares.mistake("everyone-within-reach", "You counted every row of `others` that is near enough to some row. A partner is the *best* one: a row chooses one, however many are near.")
+def _(rows, others, least):
+    cosine = F.normalize(rows, dim=1) @ F.normalize(others, dim=1).T
+    return _partners(rows, others, least)[0], int((cosine >= least).any(0).sum()) / len(rows)
 
 
 @partner_shares.mistake("mean-cosine", "Your first number is the mean cosine with the best partner. The share of rows whose cosine is at least `least` is asked for.")
@@ -874,6 +905,13 @@ wrong_ways(survives, _verdict, {
     "no-check": ({"check": False}, "A negative margin, or ends in the wrong order, got a verdict. The docstring says what to raise."),
     "one-side-of-the-margin": ({"level": lambda lo, hi, m: hi <= m}, "You looked at the upper end only. An interval far below the margin is not level either."),
 })
+
+
+@survives.mistake("open-first", "You asked first whether the interval holds 0. One that holds 0 and lies inside the margin is level: the data can tell that there is no difference that matters.")
+def _(low, high, margin):
+    if margin < 0 or low > high:
+        raise ValueError("no comparison")
+    return "open" if low <= 0 <= high else _verdict(low, high, margin)
 
 
 @survives.mistake("middle-decides", "You looked at the middle of the interval. That is the number without its interval.")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from utils.reading.browser import FeatureBrowser
+from utils.reading.labels.label import Scored
 from utils.reading.page import latent_map
 
 
@@ -41,6 +42,12 @@ def read(own_cache, set_up):
     found = {}
     exec(set_up, found)
     return found["model"], found["sae"], found["stats"]
+
+
+@pytest.fixture(scope="session")
+def labels():
+    """Two labels as they ship: a good one and a weak one, the latter with what HTML must not take for its own."""
+    return {7: Scored("of [[city|town]]", 0.91, 0.83, 0.49, 0.8, 0.42), 3: Scored("[[<script>|city]]", 0.6, 0.52, 0.5, None, 0.01)}
 
 
 @pytest.fixture

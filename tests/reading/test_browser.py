@@ -73,6 +73,26 @@ def test_search_by_similarity(browser, read):
     assert not said and browser._found[:8] == stats.similar[17].tolist() and 17 not in browser._found
 
 
+def test_search_by_label(read, labels, tmp_path, browser):
+    assert "label" not in dict(browser._mode.options), "without labels there is nothing to search"
+    labelled = FeatureBrowser(*read, notes=tmp_path / "other.json", labels=labels)
+    said, found = search(labelled, "label", "City")
+    assert not said and labelled._found == [7, 3], "the best score first"
+    assert "<i>0.83</i>" in found and "<i>0.52, weak</i>" in found
+    said, _ = search(labelled, "label", NASTY)
+    assert "no label says" in said.lower() and "<script" not in said
+
+
+def test_a_weak_label_looks_weak(read, labels, tmp_path):
+    labelled = FeatureBrowser(*read, notes=tmp_path / "other.json", labels=labels)
+    labelled.show(7)
+    assert "Label <span" in labelled._head.value and "score 0.83 (chance 0.50, another latent" in labelled._head.value and "at 42% of the places" in labelled._head.value
+    labelled.show(3)
+    assert "pts-weak" in labelled._head.value and "Weak label" in labelled._head.value and "<script" not in labelled._head.value
+    labelled.show(5)
+    assert "pts-label" not in labelled._head.value
+
+
 def test_back_previous_next_and_random(browser):
     browser.show(20)
     browser.show(149)

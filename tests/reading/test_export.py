@@ -53,8 +53,8 @@ def test_some_latents_alone(read, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def exported(read, tmp_path_factory):
-    return export_html(*read, tmp_path_factory.mktemp("export") / "latents.html")
+def exported(read, labels, tmp_path_factory):
+    return export_html(*read, tmp_path_factory.mktemp("export") / "latents.html", labels=labels)
 
 
 @pytest.fixture(params=["light", "dark"])
@@ -71,11 +71,11 @@ def page_from_disk(request, chromium, exported):
     context.close()
 
 
-def test_the_file_opens_from_disk(page_from_disk, read, shoot):
+def test_the_file_opens_from_disk(page_from_disk, read, labels, shoot):
     model, sae, stats = read
-    page, reader = page_from_disk, Reader(model, sae, stats)
+    page, reader = page_from_disk, Reader(model, sae, stats, labels)
     assert page.inner_text("#say") == ""
-    for latent in (7, DEAD):
+    for latent in (3, 7, DEAD):
         page.fill("#query", str(latent))
         page.keyboard.press("Enter")
         page.wait_for_function("latent => document.querySelector('#page h2').textContent.startsWith(`Latent ${latent}`)", arg=latent)
@@ -93,6 +93,18 @@ def test_the_file_opens_from_disk(page_from_disk, read, shoot):
     page.wait_for_function("latent => document.querySelector('#page h2').textContent.startsWith(`Latent ${latent}`)", arg=latent)
     page.go_back()
     page.wait_for_function("latent => document.querySelector('#page h2').textContent.startsWith(`Latent ${latent}`)", arg=DEAD)
+
+
+def test_the_file_finds_labels(page_from_disk, shoot):
+    page = page_from_disk
+    page.fill("#query", "[[")
+    page.keyboard.press("Enter")
+    assert "2 labels say" in page.inner_text("#found")
+    assert page.locator("#found .pts-chip").all_inner_texts()[0].startswith("7") and "0.52, weak" in page.inner_text("#found")
+    page.locator("#found .pts-chip").nth(1).click()
+    page.wait_for_selector("#page .pts-weak")
+    assert page.inner_text("#page .pts-label").startswith("Weak label [[<script>|city]]")
+    shoot(page, f"export_label_{page.scheme}")
 
 
 def test_the_file_answers_bad_input(page_from_disk):

@@ -12,11 +12,11 @@ NASTY = '<script>alert("x")</script> & "quotes" \'single\''
 
 
 @pytest.fixture(scope="module")
-def lab(open_in_lab, own_cache, set_up):
+def lab(open_in_lab, own_cache, set_up, labels):
     """JupyterLab with a notebook of four cells: the set-up, the browser, the game, what came of them."""
     page = open_in_lab("browse.ipynb",
-                       f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{set_up}\nfrom utils.reading import FeatureBrowser, LabellingGame\nprint('ready')",
-                       "browser = FeatureBrowser(model, sae, stats, notes='notes.json')\nbrowser",
+                       f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{set_up}\nfrom utils.reading.labels.label import Scored\nlabels = {labels}\nfrom utils.reading import FeatureBrowser, LabellingGame\nprint('ready')",
+                       "browser = FeatureBrowser(model, sae, stats, notes='notes.json', labels=labels)\nbrowser",
                        "game = LabellingGame(model, sae, stats, 7, n=6)\ngame", "print(browser.latent, game.label)")
     for index in range(3):
         assert "Traceback" not in page.run(index)
@@ -116,6 +116,23 @@ def test_typed_text_in_jupyterlab_in_both_themes(lab, shoot):
             return [grey(style.color), grey(getComputedStyle(box).backgroundColor)].sort((a, b) => a - b); }""")
         assert light - dark > 120, theme
     lab.evaluate("() => jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'})")
+
+
+def test_labels_in_jupyterlab(lab, shoot):
+    look_at(lab, 1)
+    root = lab.locator(".pts-browser")
+    root.get_by_role("button", name="label", exact=True).click()
+    field = root.get_by_placeholder("a part of a label")
+    field.fill("city")
+    field.press("Enter")
+    root.locator(".pts-chip", has_text="0.52, weak").click()
+    wait_for_latent(lab, 3)
+    assert root.locator(".pts-weak").inner_text().startswith("Weak label [[<script>|city]]")
+    shoot(lab, "lab_weak_label")
+    root.locator(".pts-chip", has_text="0.83").click()
+    wait_for_latent(lab, 7)
+    assert root.locator(".pts-label").inner_text().startswith("Label of [[city|town]]") and root.locator(".pts-weak").count() == 0
+    shoot(lab, "lab_label")
 
 
 def test_the_game_in_jupyterlab(lab, shoot):

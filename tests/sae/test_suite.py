@@ -14,7 +14,7 @@ from utils.hooks import resid_post
 from utils.models import load_model
 from utils.pipeline.suite import card_text, missed, overview
 from utils.sae import suite
-from utils.sae.course_sae import CFG, load_course_sae, pca
+from utils.sae.course_sae import pca
 from utils.sae.model import WEIGHTS, SAEError
 from utils.sae.shards import contexts
 from utils.sae.suite import FOLDER, K, SHA256, SUITE_LAYERS, load_suite_sae, suite_card, suite_folder
@@ -22,7 +22,7 @@ from utils.sae.suite import FOLDER, K, SHA256, SUITE_LAYERS, load_suite_sae, sui
 
 @pytest.mark.parametrize("layer", SUITE_LAYERS)
 def test_the_file_is_the_pinned_one(layer):
-    sae, card = load_course_sae(layer=layer), suite_card(layer)
+    sae, card = load_suite_sae(layer), suite_card(layer)
     assert sha256_of(suite_folder(layer) / WEIGHTS) == SHA256[layer] == card["sha256"]
     assert (sae.cfg.d_sae, sae.cfg.k, sae.cfg.hook_name) == (3072, K, f"blocks.{layer}.hook_out")
     assert card["layer"] == layer and vars(sae.cfg) == card["sae"]
@@ -33,10 +33,7 @@ def test_the_suite_is_small():
     assert sum(file.stat().st_size for file in FOLDER.rglob("*")) <= 35e6
 
 
-def test_the_layer_chooses():
-    assert load_course_sae().cfg == load_course_sae(layer=14).cfg == CFG
-    with pytest.raises(ValueError, match="layers 4, 9, 14, 20, 26, not 7"):
-        load_course_sae(layer=7)
+def test_a_layer_without_one_is_an_error():
     with pytest.raises(ValueError, match="4, 9, 20, 26"):
         load_suite_sae(14)
 
@@ -47,7 +44,7 @@ def test_a_changed_file_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(suite, "FOLDER", tmp_path)
     monkeypatch.setattr(suite, "ROOT", tmp_path.parent)
     with pytest.raises(SAEError, match="is missing or was changed"):
-        load_course_sae(layer=4)
+        load_suite_sae(4)
 
 
 @pytest.mark.parametrize("layer", SUITE_LAYERS)

@@ -37,7 +37,6 @@ class _Learner:
         self.exercise, self.answer, self.verdict, self.crash = exercise, answer, None, ""
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        self.verdict = dict(report.user_properties).get("verdict", self.verdict)
         if report.failed:
             self.crash = str(report.longrepr)
 

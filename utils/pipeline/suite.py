@@ -137,7 +137,7 @@ def overview() -> str:
     """The suite's page: its layers side by side, beside the course's first SAE."""
     first = json.loads((COURSE / "card.json").read_text("utf-8"))
     lines = ["# The suite", "",
-             f"Sparse autoencoders of {len(SUITE_LAYERS)} more layers of `{MODEL}`: `load_course_sae(layer=9)` loads one. Made by `python -m utils.pipeline.suite` from `docs/suite.yaml` on one CPU core; "
+             f"Sparse autoencoders of {len(SUITE_LAYERS)} more layers of `{MODEL}`: `load_suite_sae(9)` loads one. Made by `python -m utils.pipeline.suite` from `docs/suite.yaml` on one CPU core; "
              "each folder has its card, with intervals and controls. The first SAE (layer 14) has twice the latents, ten times the text, and a last stage on the model's predictions.", "",
              f"| layer | {' | '.join(f'explained variance, {source}' for source in UNSEEN)} | {' | '.join(f'loss recovered, {source}' for source in UNSEEN)} | targets missed |",
              "| --- |" + " --- |" * (2 * len(UNSEEN) + 1)]

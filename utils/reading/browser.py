@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -21,6 +21,7 @@ from utils.hooks import HookNameError
 from utils.paths import ROOT
 from utils.reading.clicks import OPEN, OWN_KEYS, clickable, message
 from utils.reading.features import FeatureError, FeatureStats
+from utils.reading.labels.label import Scored, labels_saying
 from utils.reading.looking import find_latents, latents_of
 from utils.reading.notes import Notes
 from utils.reading.page import Reader, asset, visible
@@ -30,21 +31,22 @@ _LATENTS_PER_TOKEN = 8
 
 
 class FeatureBrowser(widgets.VBox):
-    """Look at the latents of an SAE: by number, by token, by what fires on a text of yours, by similarity, on a map.
+    """Look at the latents of an SAE: by number, by token, by what fires on a text of yours, by similarity, by label, on a map.
 
     Put it on the last line of a cell. Notes are saved as they are typed.
     """
 
-    def __init__(self, model: TransformerBridge, sae: torch.nn.Module, stats: FeatureStats, *, notes: Path | None = None) -> None:
+    def __init__(self, model: TransformerBridge, sae: torch.nn.Module, stats: FeatureStats, *, notes: Path | None = None, labels: Mapping[int, Scored] | None = None) -> None:
         """
         Args:
             stats: of this model and this SAE, from `collect_features`.
             notes: where the notes are kept; None is feature_notes.json in the folder of the course.
+            labels: by latent, as `utils.reading.labels.shipped.course_labels` reads those of the course SAE.
 
         Raises: FeatureError when model, SAE, statistics and notes do not belong together.
         """
         self.model, self.sae, self.stats = model, sae, stats
-        self.reader = Reader(model, sae, stats)
+        self.reader = Reader(model, sae, stats, labels)
         self.notes = Notes(notes or ROOT / "feature_notes.json", stats.sae_sha256)
         self.latent: int | None = None
         self._history: list[int] = []
@@ -52,8 +54,9 @@ class FeatureBrowser(widgets.VBox):
         self._found: list[int] = []
         self._rows = F.normalize(sae.W_dec.detach().float().cpu(), dim=1)
 
-        self._mode = widgets.ToggleButtons(options=[("latent number", "number"), ("token", "token"), ("your text", "text"), ("similar to latent", "similar")],
-                                           tooltips=["Open a latent", "Latents whose strongest examples lie on a token", "What fires on a sentence", "Decoder rows that point the same way"],
+        modes = [("latent number", "number"), ("token", "token"), ("your text", "text"), ("similar to latent", "similar"), ("label", "label")]
+        self._mode = widgets.ToggleButtons(options=modes if labels else modes[:-1],
+                                           tooltips=["Open a latent", "Latents whose strongest examples lie on a token", "What fires on a sentence", "Decoder rows that point the same way", "Latents whose label says it"],
                                            style={"button_width": "auto"}, layout={"width": "auto"})
         self._query = widgets.Text(continuous_update=False, layout={"flex": "1 1 240px", "width": "auto"})
         self._search = widgets.Button(description="Search", icon="search", layout={"width": "90px"})
@@ -152,7 +155,7 @@ class FeatureBrowser(widgets.VBox):
     def _mode_chosen(self, change: dict | None = None) -> None:
         n = self.stats.d_sae - 1
         self._query.placeholder = {"number": f"A number from 0 to {n}, then Enter", "token": "A word, or a part of one, such as: not", "text": "A sentence of your own",
-                                   "similar": f"The number of a latent, from 0 to {n}"}[self._mode.value]
+                                   "similar": f"The number of a latent, from 0 to {n}", "label": "A word, or a part of a label"}[self._mode.value]
 
     def _tell(self, text: str, kind: str = "bad") -> None:
         self._say.value = message(text, kind)
@@ -164,7 +167,7 @@ class FeatureBrowser(widgets.VBox):
         try:
             if not query:
                 raise FeatureError("There is nothing to search for: type something first.")
-            {"number": self._by_number, "token": self._by_token, "text": self._by_text, "similar": self._by_similarity}[self._mode.value](query)
+            {"number": self._by_number, "token": self._by_token, "text": self._by_text, "similar": self._by_similarity, "label": self._by_label}[self._mode.value](query)
         except (FeatureError, HookNameError, ValueError) as error:
             self._tell(str(error)[:1].upper() + str(error)[1:])
 
@@ -189,6 +192,12 @@ class FeatureBrowser(widgets.VBox):
         cosine[latent] = -1
         best = cosine.topk(min(30, len(cosine) - 1))
         self._show_found(f"The decoder rows nearest to that of latent {latent}, by cosine.", [(other, f"{value:.2f}") for other, value in zip(best.indices.tolist(), best.values.tolist())])
+
+    def _by_label(self, query: str) -> None:
+        labels, found = self.reader.labels, labels_saying(self.reader.labels, query)
+        more = f", the best {_MOST_FOUND} of them here" if len(found) > _MOST_FOUND else ""
+        self._show_found(f"The labels of {len(found)} latents say “{query}”{more}. The number is the label's score; chance is 0.50.",
+                         [(latent, labels[latent].score) for latent in found[:_MOST_FOUND]])
 
     def _show_found(self, title: str, found: Sequence[tuple[int, str]]) -> None:
         self._found = [latent for latent, _ in found]

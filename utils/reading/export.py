@@ -7,7 +7,7 @@ import html
 import json
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from utils.paths import atomic_write
 from utils.reading.features import FeatureError, FeatureStats
+from utils.reading.labels.label import Scored
 from utils.reading.page import AFTER, BEFORE, STRONGEST, Reader, asset, map_svg
 
 def export_html(
@@ -25,14 +26,16 @@ def export_html(
     path: Path,
     *,
     latents: Sequence[int] | None = None,
+    labels: Mapping[int, Scored] | None = None,
     max_mb: float = 10.0,
 ) -> Path:
-    """Write the browser of all latents, or of some, as one HTML file that opens from disk: pages, map, search by number and by token.
+    """Write the browser of all latents, or of some, as one HTML file that opens from disk: pages, map, search by number, by token and by label.
 
     The text of the examples goes into the file: pass on only a file whose corpus may be passed on.
 
     Args:
         latents: their numbers; None takes all.
+        labels: by latent, as the browser takes them.
         max_mb: in millions of bytes. A larger file is not written.
 
     Raises: FeatureError for an unknown latent, none at all, or a file that would be too large; OSError.
@@ -40,7 +43,7 @@ def export_html(
     chosen = list(range(stats.d_sae)) if latents is None else sorted({stats.check(latent) for latent in latents})
     if not chosen:
         raise FeatureError("no latents to export: name at least one, or leave latents= out to take all.")
-    reader = Reader(model, sae, stats)
+    reader = Reader(model, sae, stats, labels)
     facts, arrays = _pack(reader, chosen)
     names = [reader.name(latent) for latent in chosen]
     picture = map_svg(reader.map[chosen], chosen, names, stats.firing_rate.numpy()[chosen], "")
@@ -96,7 +99,8 @@ def _pack(reader: Reader, chosen: list[int]) -> tuple[dict, dict[str, np.ndarray
     names = [reader.names[latent] for latent in chosen]
     facts = {"model": stats.model_name, "hook": stats.hook_name, "corpus": stats.corpus, "tokens": stats.n_tokens, "pos": stats.tokens.shape[1], "n_near": near["cofiring"].shape[1],
              "n_logits": sides["up_tokens"].shape[1], "titles": titles, "vocabulary": [reader.pieces[i] if i < len(reader.pieces) else "" for i in vocabulary.tolist()],
-             "names": [[token, times, n] for token, times, n in names], "n_bins": histogram.shape[1], "before": BEFORE, "after": AFTER}
+             "names": [[token, times, n] for token, times, n in names], "n_bins": histogram.shape[1], "before": BEFORE, "after": AFTER,
+             "labels": [[label.rule, label.in_words, label.score, int(label.weak), label.near or 0] if label else 0 for label in map(reader.labels.get, chosen)]}
     return facts, arrays
 
 

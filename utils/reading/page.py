@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import html
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from utils.paths import cache_dir, write_cache
 from utils.reading.features import FeatureError, FeatureStats
+from utils.reading.labels.label import Scored
 from utils.sae.model import check_fits, sae_digest
 
 ASSETS = Path(__file__).parent / "assets"
@@ -124,7 +125,7 @@ def shaded(tokens: Sequence[str], values: Sequence[float], largest: float, *, pe
 class Reader:
     """Makes the pages of one SAE: its statistics, the vocabulary as text, a name for every latent."""
 
-    def __init__(self, model: TransformerBridge, sae: torch.nn.Module, stats: FeatureStats) -> None:
+    def __init__(self, model: TransformerBridge, sae: torch.nn.Module, stats: FeatureStats, labels: Mapping[int, Scored] | None = None) -> None:
         """Raises: FeatureError when the statistics belong to another model or SAE; SAEError when the SAE does."""
         if stats.model_name != model.cfg.model_name:
             raise FeatureError(f"these statistics are of {stats.model_name or 'another model'}; the model is {model.cfg.model_name}.")
@@ -132,7 +133,7 @@ class Reader:
         if sae_digest(sae) != stats.sae_sha256:
             raise FeatureError("these statistics are of another SAE. Collect them for this one: collect_features(model, sae, tokens).")
         self.stats, self.map, self.pieces = stats, latent_map(sae), vocabulary(model)
-        self.tokens = stats.tokens.numpy()
+        self.tokens, self.labels = stats.tokens.numpy(), labels or {}
         self.names = [self._name(latent) for latent in range(stats.d_sae)]
 
     def _name(self, latent: int) -> tuple[str, int, int]:
@@ -163,7 +164,15 @@ class Reader:
             return (f"<h2>Latent {latent}<small>never fired</small></h2><p>It is silent on all {self.stats.n_tokens:,} tokens of {html.escape(self.stats.corpus or 'this corpus')}. "
                     "There is nothing to read but what it writes.</p>")
         return (f'<h2>Latent {latent}<small><span class="pts-tok">{html.escape(visible(token))}</span> at {times} of its {n} strongest examples</small></h2>'
-                f"<p>Fires at {_share(rate)} tokens, {round(rate * self.stats.n_tokens):,} of {self.stats.n_tokens:,}. Largest value {largest:.1f}.</p>")
+                f"<p>Fires at {_share(rate)} tokens, {round(rate * self.stats.n_tokens):,} of {self.stats.n_tokens:,}. Largest value {largest:.1f}.</p>{self.label(latent)}")
+
+    def label(self, latent: int) -> str:
+        """The label with its score; a weak one says so and looks it."""
+        if latent not in self.labels:
+            return ""
+        label = self.labels[latent]
+        return (f'<p class="pts-label{" pts-weak" if label.weak else ""}">{"Weak label" if label.weak else "Label"} <span class="pts-tok">{html.escape(label.rule)}</span>'
+                f" <small>{html.escape(label.in_words)}</small></p>")
 
     def body(self, latent: int, typed: tuple[list[str], np.ndarray] | None = None, *, longer: bool = False) -> str:
         """Everything below the note: histogram, logits, neighbours, examples.

@@ -28,7 +28,6 @@ from utils.intervals import Estimate
 from utils.sae.metrics import Cost, Fit, measure_cost, measure_fit
 from utils.sae.model import CONFIG, SAE, WEIGHTS, SAEConfig, SAEError, load_sae
 from utils.sae.shards import Shards, contexts, harvest
-from utils.sae.suite import SUITE_LAYERS, load_suite_sae
 from utils.sae.training import TrainingConfig, normalisation, train_sae
 
 FOLDER = ROOT / "utils" / "weights" / "course_sae"
@@ -49,18 +48,11 @@ _UNSEEN_CONTEXTS = 2048
 _COST_CONTEXTS = 48
 
 
-def load_course_sae(device: str | torch.device = "cpu", *, layer: int = LAYER) -> SAE:
+def load_course_sae(device: str | torch.device = "cpu") -> SAE:
     """The course's SAE: TopK, 6,144 latents, 32 at a time, on the residual stream after block 14 of smollm2-135m.
 
-    Args:
-        layer: another block has an SAE of the suite: 3,072 latents, trained on less text (`utils.sae.suite`).
-
-    Raises: ValueError for a layer that has none; SAEError when its file is missing or is not the one that shipped.
+    Raises: SAEError when its file is missing or is not the one that shipped.
     """
-    if layer in SUITE_LAYERS:
-        return load_suite_sae(layer, device)
-    if layer != LAYER:
-        raise ValueError(f"the course has SAEs of the layers {', '.join(map(str, sorted({LAYER, *SUITE_LAYERS})))}, not {layer!r}.")
     path = FOLDER / WEIGHTS
     advice = f"`git checkout {FOLDER.relative_to(ROOT).as_posix()}` brings it back."
     if not path.exists() or sha256_of(path) != SHA256:

@@ -47,5 +47,5 @@ def survival_table(cells: Mapping[tuple[str, str], tuple[str, Estimate]]) -> go.
     fig = go.Figure(go.Heatmap(z=code, x=claims, y=rivals, zmin=-0.5, zmax=len(order) - 0.5, colorscale=steps, showscale=False, xgap=3, ygap=3,
                                text=words, texttemplate="%{text}", textfont={"color": "#222222", "size": 12}, hoverinfo="skip"))
     return fig.update_layout(xaxis={"side": "top", "showgrid": False},
-                             yaxis={"autorange": "reversed", "showgrid": False, "title": "the trained SAE against"},
+                             yaxis={"autorange": "reversed", "showgrid": False, "title": {"text": "the trained SAE against", "standoff": 20}, "automargin": True},
                              height=150 + 44 * len(rivals), margin={"l": 230, "t": 110})

@@ -47,6 +47,12 @@ function histogram(row) {
     + `<text x="${left + width / 2}" y="${top + height + 28}" text-anchor="middle">value (tokens, log scale)</text></svg>`;
 }
 
+function label(row) {
+  if (!facts.labels[row]) return "";
+  const [rule, said, , weak] = facts.labels[row];
+  return `<p class="pts-label${weak ? " pts-weak" : ""}">${weak ? "Weak label" : "Label"} <span class="pts-tok">${escaped(rule)}</span> <small>${escaped(said)}</small></p>`;
+}
+
 function logits(row, side, title) {
   const n = facts.n_logits;
   let rows = "";
@@ -92,7 +98,7 @@ function open(latent) {
   const [token, times, n] = facts.names[row], rate = data.rate[row];
   const head = n
     ? `<h2>Latent ${latent}<small><span class="pts-tok">${escaped(visible(token))}</span> at ${times} of its ${n} strongest examples</small></h2>`
-      + `<p>Fires at ${share(rate)} tokens, ${grouped(Math.round(rate * facts.tokens))} of ${grouped(facts.tokens)}. Largest value ${data.largest[row].toFixed(1)}.</p>`
+      + `<p>Fires at ${share(rate)} tokens, ${grouped(Math.round(rate * facts.tokens))} of ${grouped(facts.tokens)}. Largest value ${data.largest[row].toFixed(1)}.</p>${label(row)}`
     : `<h2>Latent ${latent}<small>never fired</small></h2><p>It is silent on all ${grouped(facts.tokens)} tokens of ${escaped(facts.corpus || "this corpus")}. There is nothing to read but what it writes.</p>`;
   $("page").innerHTML = head + `<div class="pts-fig">${n ? histogram(row) : ""}${logits(row, "up", "▲ Tokens it raises")}${logits(row, "down", "▼ Tokens it lowers")}</div>`
     + near(row, "cofiring", "Fires at the same tokens", "phi coefficient") + near(row, "similar", "Writes in a similar direction", "cosine") + examples(row);
@@ -124,18 +130,21 @@ function byToken(query) {
   return hits.sort((a, b) => b[1] - a[1]);
 }
 
+const byLabel = query => facts.labels.flatMap((label, row) => label && label[0].toLowerCase().includes(query.trim().toLowerCase()) ? [row] : []).sort((a, b) => facts.labels[b][4] - facts.labels[a][4]);
+
 function search(query) {
   if (!query) return say("There is nothing to search for: type a number or a word first.");
   const number = /^(?:latent|#)?\s*(\d{1,9})$/i.exec(query);
   if (number && rowOf.has(+number[1])) { location.hash = number[1]; return open(+number[1]); }
-  const hits = byToken(query);
-  found = hits.map(([row]) => row);
+  const hits = byToken(query), named = byLabel(query);
+  found = [...new Set([...hits.map(([row]) => row), ...named])];
   $("found").innerHTML = "";
-  if (!hits.length) return number ? open(+number[1]) : say(`No latent here has two of its strongest examples on “${query}”. Search for another word, or a part of this one.`);
+  if (!found.length) return number ? open(+number[1]) : say(`No latent here has two of its strongest examples on “${query}”${facts.labels.some(Boolean) ? ", and no label says it" : ""}. Search for another word, or a part of this one.`);
   say("");
-  const more = hits.length > 60 ? ", the first 60 of them here" : "";
-  $("found").innerHTML = `<div class="pts-scroll"><p>${hits.length} latents have their strongest examples on “${escaped(query)}”${more}. The number is the share of these examples.</p><div class="pts-chips">`
-    + hits.slice(0, 60).map(([row, part]) => chip(data.latents[row], `${Math.round(100 * part)}%`)).join("") + "</div></div>";
+  const list = (title, chips) => chips.length ? `<p>${chips.length} ${title}${chips.length > 60 ? " Here are the first 60." : ""}</p><div class="pts-chips">${chips.slice(0, 60).join("")}</div>` : "";
+  $("found").innerHTML = `<div class="pts-scroll">`
+    + list(`latents have their strongest examples on “${escaped(query)}”. The number is the share of these examples.`, hits.map(([row, part]) => chip(data.latents[row], `${Math.round(100 * part)}%`)))
+    + list(`labels say “${escaped(query)}”, the best first. The number is the label's score; chance is 0.50.`, named.map(row => chip(data.latents[row], facts.labels[row][2]))) + "</div>";
   marks();
 }
 
