@@ -6,8 +6,13 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import torch
 
+from utils.hooks import resid_post
+from utils.models import tiny_model
 from utils.reading.labels.llm import MalformedReply, Service, ServiceError, explained, judged, read_label, read_verdicts
+from utils.sae.model import SAE, SAEConfig
+from utils.yours.labels import label_mine
 
 openai = pytest.importorskip("openai", reason="openai is an optional dependency; `make test` installs it")
 
@@ -188,3 +193,23 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", no_openai)
     with pytest.raises(ServiceError, match="needs the package openai.*pip install"):
         Service("http://127.0.0.1:9/v1", "m").ask(ASK)
+
+
+def test_a_service_labels_latents_of_mine_beside_the_rules(serve, tmp_path, monkeypatch):
+    monkeypatch.setenv("PROBE_TO_STEER_CACHE", str(tmp_path))
+    model = tiny_model()
+    model.cfg.model_name = "tiny-llama"
+    words, draw = sorted(word for word in model.tokenizer.get_vocab() if word.isalpha()), torch.Generator().manual_seed(0)
+    texts = [" ".join(words[j] for j in torch.randint(len(words), (200,), generator=draw)) for _ in range(60)]
+    sae = SAE(SAEConfig(24, 120, 5, "tiny-llama", resid_post(1)), seed=3).requires_grad_(False)
+
+    def behave(n, body):
+        judging = "check labels" in body["messages"][0]["content"]
+        return (401, {"error": {"message": "no"}}, {}) if n > 8 else reply('{"right": [1, 2]}' if judging else '{"label": "words"}')
+
+    service = Service(serve(behave).url, "m", replies=tmp_path / "replies.jsonl", retries=0)
+    found = label_mine(sae, model, texts=texts, latents=30, service=service, ask=6, progress=False)
+    assert len(found.asked.written) == len(found.asked.scores) == 4 and found.asked.unread == 0
+    assert all(0 <= theirs <= 1 and 0 <= rule <= 1 for theirs, rule in found.asked.scores.values())
+    assert "OPENAI" in found.verdict or "api_key" in found.verdict
+    assert "On 4 latents" in found.verdict and f"{len(found.labels):,} latents labelled" in found.verdict

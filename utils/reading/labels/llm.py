@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ class Service:
     Attributes:
         base_url: such as "http://127.0.0.1:8000/v1"; None asks nobody and answers from the file alone.
         model: as the endpoint calls it. It is part of what a reply is kept under.
-        api_key: many local servers take any. Pass it from the environment, and never write it into a notebook.
+        api_key: that of the environment, OPENAI_API_KEY, unless one is given; many local servers take any. Never write it into a notebook.
         replies: a file with a JSON object a line, appended to with every new reply; None keeps them for this session only.
         budget: tokens, of questions and replies together, that this object may spend.
         timeout: seconds for one reply. retries: of a question that was refused for a while or got no answer.
@@ -50,7 +51,7 @@ class Service:
 
     base_url: str | None
     model: str
-    api_key: str = "none"
+    api_key: str = field(default_factory=lambda: os.environ.get("OPENAI_API_KEY", "none"), repr=False)
     replies: Path | None = None
     budget: int = 200_000
     timeout: float = 120.0
