@@ -713,7 +713,7 @@ wrong_ways(skip_transcoder, _coded, {
     "negative-latents": ({"relu": False}, "Latents below 0 write into your result. When fewer than k are above 0, the others are 0."),
     "skip-after-relu": ({"source": lambda x: x.relu()}, "The skip path reads x itself; yours loses everything below 0."),
     "largest-by-size": ({"largest": _by_size}, "You took the largest by absolute value. A latent far below 0 is not on: it takes the place of one that is."),
-    "no-bias": ({"bias": False}, "b_dec is missing."),
+    "no-bias": ({"bias": False}, "`b_dec` is missing: the MLP writes something also where no latent fires."),
     "every-latent": ({"largest": lambda pre, k: (pre, torch.arange(pre.shape[-1]).expand(pre.shape))}, "All latents above 0 write, however many. Only the k largest may."),
     "no-gradient-through-the-skip": ({"source": lambda x: x.detach()}, "The numbers are right, but no gradient goes through the skip path: attribution would be blind to it."),
 })

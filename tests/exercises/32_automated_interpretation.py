@@ -168,7 +168,7 @@ wrong_ways(best_word_set, _set, {
     "silent-places-ignored": ({"ignore": True}, "You count firings alone. A word that stands everywhere finds many of them, and calls everywhere else as well."),
     "precision-of-a-word": ({"per_word": True}, "You asked of each word how often the latent fires on it. A word that stood once, with a firing, wins: the share of *all firings* is asked for, and of all silent places."),
     "counts-subtracted": ({"totals": False}, "You subtracted counts. There are far more silent places than firings: make two shares first, each of its own total."),
-    "no-limit": ({"limit": False}, "Your set can be longer than `most`."),
+    "no-limit": ({"limit": False}, "Your set can be longer than `most`: stop at the words that are worth most."),
     "as-good-as-the-price": ({"strict": False}, "A word that is worth exactly its price joins your set. It has to be worth more."),
     "worst-first": ({"least": True}, "Your words come in the wrong order: those of most worth first."),
     "by-number": ({"sort": False}, "Your words are sorted by their numbers. Those of most worth come first."),
