@@ -31,6 +31,8 @@ def _rule_cases(rng: torch.Generator) -> Iterator[Case]:
     tokens, before, here = case("", 3, 6, 5).args
     here[0] = True
     yield Case("the start token is among those that may stand here", tokens, before, here)
+    table = torch.tensor([[1, 0, 0, 1, 0], [1, 0, 1, 0, 0]]).bool()
+    yield Case("behind the start token", torch.tensor([[0, 2, 3, 2], [0, 3, 2, 1]]), *table)
     yield Case("any token before", tokens, torch.ones(5).bool(), here)
     yield Case("nothing may stand here", tokens, before, here & False).of("extreme")
     yield Case("contexts of the start token alone", tokens[:, :1], before, here).of("extreme")
