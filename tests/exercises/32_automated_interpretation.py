@@ -31,6 +31,8 @@ def _rule_cases(rng: torch.Generator) -> Iterator[Case]:
     tokens, before, here = case("", 3, 6, 5).args
     here[0] = True
     yield Case("the start token is among those that may stand here", tokens, before, here)
+    table = torch.tensor([[1, 0, 0, 1, 0], [1, 0, 1, 0, 0]]).bool()
+    yield Case("behind the start token", torch.tensor([[0, 2, 3, 2], [0, 3, 2, 1]]), *table)
     yield Case("any token before", tokens, torch.ones(5).bool(), here)
     yield Case("nothing may stand here", tokens, before, here & False).of("extreme")
     yield Case("contexts of the start token alone", tokens[:, :1], before, here).of("extreme")
@@ -86,6 +88,23 @@ wrong_ways(where_rule_fires, _rule, {
 @where_rule_fires.mistake("places-returned", "You returned where the rule fires as a list of places. A truth for every place is asked for.")
 def _(tokens, before, here):
     return _rule(tokens, before, here).nonzero()
+
+
+@where_rule_fires.mistake("one-place-early", "Your truths stand one place too early, at the token before. They belong to the token that the label is about.")
+def _(tokens, before, here):
+    return _rule(tokens, before, here).roll(-1, dims=1)
+
+
+@where_rule_fires.mistake("the-start-before-nothing", "Nothing fires right behind your start token. It may stand before another token like any other.")
+def _(tokens, before, here):
+    found = _rule(tokens, before, here)
+    found[:, :2] = False
+    return found
+
+
+@where_rule_fires.mistake("one-table-alone", "Only the table of the token itself is asked. What stands before it counts as well.")
+def _(tokens, before, here):
+    return here[tokens]
 
 
 @where_rule_fires.variant
@@ -158,7 +177,7 @@ def _set(fires, silent, price, most, *, per_word=False, ignore=False, stable=Tru
     worth = f / (f + s).clamp(min=1) if per_word else f / fires.sum() - (0 if ignore else s / silent.sum())
     if not totals:
         worth = (f - s) / (fires.sum() + silent.sum())
-    order = worth.argsort(descending=not least, stable=True)
+    order = worth.argsort(descending=not least, stable=True) if stable else len(worth) - 1 - worth.flip(0).argsort(descending=True, stable=True)
     order = order[worth[order] > price] if strict else order[worth[order] >= price]
     order = order[:most] if limit else order
     return (order if sort else order.sort().values).tolist()
@@ -172,7 +191,13 @@ wrong_ways(best_word_set, _set, {
     "as-good-as-the-price": ({"strict": False}, "A word that is worth exactly its price joins your set. It has to be worth more."),
     "worst-first": ({"least": True}, "Your words come in the wrong order: those of most worth first."),
     "by-number": ({"sort": False}, "Your words are sorted by their numbers. Those of most worth come first."),
+    "larger-number-first": ({"stable": False}, "Of words of equal worth yours takes the larger number. A stable sort keeps the smaller one in front."),
 })
+
+
+@best_word_set.mistake("for-nothing", "Words join your set that are worth something, and less than their price.")
+def _(fires, silent, price, most):
+    return _set(fires, silent, 0.0, most)
 
 
 @best_word_set.variant
@@ -249,6 +274,21 @@ wrong_ways(near_silent_places, _near, {
 })
 
 
+@near_silent_places.mistake("latent-0-left-out", "Latent 0 is a neighbour like any other. Only -1 stands for none.")
+def _(fires, latent, neighbours):
+    return _near(fires, latent, neighbours[neighbours != 0])
+
+
+@near_silent_places.mistake("stops-at-the-first-none", "Your neighbours end at the first -1. Others may stand behind it.")
+def _(fires, latent, neighbours):
+    return _near(fires, latent, neighbours[(neighbours < 0).cumsum(0) == 0])
+
+
+@near_silent_places.mistake("one-of-the-two", "Your places include firings of the latent at which no neighbour fires. The latent has to be silent.")
+def _(fires, latent, neighbours):
+    return _near(fires, latent, neighbours, own=False) ^ fires[latent]
+
+
 @near_silent_places.variant
 def _(fires, latent, neighbours):
     """A loop over neighbours."""
@@ -309,7 +349,7 @@ balanced_scores = Exercise(
     hints=(
         "Two shares for each latent, over different places: the asked firings, and the asked silent places.",
         "Print `(asked & fires).sum(dim=1)`: one number a latent. What is 0 / 0 in torch? And what is wanted there?",
-        "Found: said and firing, by firing. Spared: not said and silent, by silent. Both \"firing\" and \"silent\" already hold `asked`.",
+        "Make two masks, `asked & fires` and `asked & ~fires`. Of the first, count those that are said; of the second, those that are not; divide each by its mask's own count, row by row.",
     ),
     verified="rare firings, places that were not asked about, latents without places of a kind.",
     next="score all labels against easy silence.",
@@ -338,6 +378,22 @@ wrong_ways(balanced_scores, _scores, {
     "one-pool-for-all-latents": ({"pooled": True}, "You divided by the number of places of all latents together. Each latent has its own."),
     "no-places-is-zero": ({"fill": 0.0}, "A latent without places of both kinds has no score: nan, not 0. A mean over latents would take the 0 for a bad label."),
 })
+
+
+@balanced_scores.mistake("not-halved", "Your score is the sum of the two shares. Their mean is asked for.")
+def _(said, fires, asked):
+    return 2 * _scores(said, fires, asked)
+
+
+@balanced_scores.mistake("false-alarms", "Your second share is that of the silent places that were said. Those that were not said are right.")
+def _(said, fires, asked):
+    firing, silent = asked & fires, asked & ~fires
+    return ((said & firing).sum(1) / firing.sum(1) + (said & silent).sum(1) / silent.sum(1)) / 2
+
+
+@balanced_scores.mistake("shares-of-what-was-said", "You divide by what was said and what was not. Divide by what is so: the firings, and the silent places.")
+def _(said, fires, asked):
+    return _scores(fires, said, asked)
 
 
 @balanced_scores.variant
@@ -414,6 +470,16 @@ def _(order):
 @strangers_labels.mistake("the-next-number", "You gave everybody the label of the next number. Latents with near numbers may be alike in some dictionaries: use the order that was drawn.")
 def _(order):
     return torch.arange(len(order)).roll(-1)
+
+
+@strangers_labels.mistake("looked-up-instead-of-written", "You looked the drawn order up at the latents. Write instead: at the place of a latent stands the one before it.")
+def _(order):
+    return order[order.roll(1)]
+
+
+@strangers_labels.mistake("behind-in-the-circle", "Your list says who stands behind whom, in the order of the circle. Asked for is who stands before, in the order of the latents' numbers.")
+def _(order):
+    return order.roll(-1)
 
 
 @strangers_labels.variant
@@ -495,6 +561,21 @@ wrong_ways(fuzzing_pair, _pair, {
     "equal-tokens-marked": ({"value": True}, "A word that stands twice is marked twice. Mark the place, not the word."),
     "rounded": ({"rounded": True}, "You rounded the draw. Cut it off: rounding gives the first token of each kind half a chance."),
 })
+
+
+@fuzzing_pair.mistake("wrong-one-first", "Your two texts come in the wrong order: the one with the right mark first.")
+def _(tokens, fires, draws):
+    return _pair(tokens, fires, draws)[::-1]
+
+
+@fuzzing_pair.mistake("single-brackets", "Your mark has single brackets. Text and code have those of their own: a mark has double ones.")
+def _(tokens, fires, draws):
+    return tuple(text.replace("[[", "[").replace("]]", "]") for text in _pair(tokens, fires, draws))
+
+
+@fuzzing_pair.mistake("first-draw-twice", "Your first draw picks in both texts. The second one is for the wrong mark.")
+def _(tokens, fires, draws):
+    return _pair(tokens, fires, (draws[0], draws[0]))
 
 
 @fuzzing_pair.variant
@@ -584,6 +665,11 @@ wrong_ways(detection_prompt, _prompt, {
 })
 
 
+@detection_prompt.mistake("marks-taken-out-last", "You took the marks out after the blanks. Where a blank stood inside a mark there are now two.")
+def _(label, excerpts):
+    return re.sub(r"\[\[|\]\]", "", _prompt(label, excerpts, marks=True))
+
+
 @detection_prompt.variant
 def _(label, excerpts):
     """replace, and one string after the other."""
@@ -624,6 +710,8 @@ def _reply_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("strings, fractions, true", f'["{a}"] [1.0] [true]', 9)
     yield Case("a number too many", "[1, 2, 3, 4, 5]", 4)
     yield Case("the list breaks off", f"[{a}, {b}", 9)
+    yield Case("two valid lists", f"[{a}] at first sight, or perhaps [{b}].", 9)
+    yield Case("a comma too many", f"[{a}, {b},]", 9)
     yield Case("a number twice, and the numbers at the ends", "[6, 1, 1]", 6).of("boundary")
     yield Case("0 is no number of an excerpt", "[0, 1]", 6).of("boundary")
     yield Case("nothing", "", 5).of("extreme")
@@ -684,6 +772,16 @@ wrong_ways(parse_verdicts, _verdicts, {
     "too-large-numbers-dropped": ({"clip": True}, "You drop what is not a number of an excerpt and keep the rest of the list. Such a list is not valid as a whole."),
     "zero-counts": ({"first": 0}, "0 is in your range. The excerpts are numbered from 1."),
 })
+
+
+@parse_verdicts.mistake("the-last-list", "Where two lists are valid you take the last one. The first counts.")
+def _(reply, n):
+    return _verdicts("".join(re.findall(r"\[[^\]]*\]", reply)[::-1]), n)
+
+
+@parse_verdicts.mistake("true-is-one", "You take true for 1: in Python a bool is an int. A valid list holds whole numbers and nothing else.")
+def _(reply, n):
+    return _verdicts(re.sub("true", "1", reply), n)
 
 
 @parse_verdicts.variant
@@ -785,6 +883,11 @@ wrong_ways(output_score, _output, {
     "the-other-way-round": ({"most": True}, "Your score is the share of latents that raise the words more. It should be the share that raises them less."),
     "sign-thrown-away": ({"absolute": True}, "You compare sizes without their signs. A latent that lowers its label's words does not promote them."),
 })
+
+
+@output_score.mistake("half-a-point-for-itself", "The latent gets half a point for the tie with itself. Leave it out of the sum as well as of the number.")
+def _(raised, own):
+    return _output(raised, own, itself=True) * len(raised) / (len(raised) - 1)
 
 
 @output_score.variant
