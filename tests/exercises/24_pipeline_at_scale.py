@@ -75,7 +75,12 @@ def _(names):
 
 @natural_order.mistake("ties-as-they-came", "'s1' and 's01' are equal as numbers, and you leave them as they came. Then the order depends on the disk: give ties an order, too.")
 def _(names):
-    return sorted(names[::-1], key=_pieces)
+    return sorted(names, key=_pieces)
+
+
+@natural_order.mistake("digits-joined", "You read all digits of a name as one number: 'layer2/part10' becomes 210. Every run of digits is a number of its own.")
+def _(names):
+    return sorted(names, key=lambda name: int("0" + re.sub(r"[^0-9]", "", name)))
 
 
 @natural_order.mistake("backwards", "Your list runs from the last shard to the first.")
@@ -173,7 +178,12 @@ def _deal(shards, orders, *, bounds=None, inverse=False, unordered=False, revers
 
 @deal_shards.mistake("shuffled-within-shards", "Each new shard holds the rows of one old shard. Mixed within themselves they still come from the same documents: take a part of every old shard.")
 def _(shards, orders):
-    return [rows[torch.argsort(torch.arange(len(rows)) * 7919 % (len(rows) + 1))] for rows in shards]
+    return [rows[order] for rows, order in zip(shards, orders)]
+
+
+@deal_shards.mistake("cut-at-other-places", "`orders[j]` does not fit your new shards: the rows are not shared out as the specification says. Cut at `j * m // n`: `tensor_split`, or parts of `m // n` rows, cut elsewhere.")
+def _(shards, orders):
+    return [torch.cat([rows.tensor_split(len(shards))[j] for rows in shards])[order] for j, order in enumerate(orders)]
 
 
 @deal_shards.mistake("remainder-lost", "Rows are missing: you cut every shard into parts of `len // n` rows, and what is left over goes nowhere.")
@@ -287,6 +297,7 @@ wrong_ways(merge_idle, _merged, {
     "last-process-only": ({"own": -1}, "You look at the last process alone. A latent that fires on another one would be called dead."),
     "fired-everywhere": ({"need": lambda fired: fired.all(0)}, "You ask that a latent fires on all processes. One is enough: it is the same latent."),
     "one-process-tokens": ({"added": lambda tokens: tokens[0]}, "You add the tokens of one process. All of them went by without this latent."),
+    "steps-for-tokens": ({"added": lambda tokens: 1}, "You add 1 for a step. The count is in tokens: all that went by in this step, on all processes."),
     "mean-tokens": ({"added": lambda tokens: tokens.sum() // len(tokens)}, "You add the mean number of tokens. With more processes a latent would then be called dead later."),
     "firing-counts-as-idle": ({"zero": False}, "A latent that fired in this step has 0 tokens behind it; yours begins with the tokens of the step it fired in."),
 })
@@ -429,22 +440,30 @@ roofline = Exercise(
 )
 
 
-def _roof(flops, moved, peak, bandwidth, *, join=max, check=True, share=None):
+def _roof(flops, moved, peak, bandwidth, *, join=max, check=True):
     if check and min(flops, moved, peak, bandwidth) <= 0:
         raise ValueError("above 0")
-    try:
-        seconds = join(flops / peak, moved / bandwidth)
-        return seconds, (share or (lambda s: flops / peak / s))(seconds)
-    except ZeroDivisionError:
-        return float("inf"), 0.0
+    seconds = join(flops / peak, moved / bandwidth)
+    return seconds, flops / peak / seconds
 
 
 wrong_ways(roofline, _roof, {
     "times-added": ({"join": lambda a, b: a + b}, "You added the two times. Arithmetic and traffic happen at the same time: the longer one decides."),
     "shorter-time": ({"join": min}, "You took the shorter of the two times. Nothing is done before both are."),
     "unchecked": ({"check": False}, "Impossible numbers, such as no bandwidth, must be refused with a ValueError."),
-    "rate-for-share": ({"share": lambda s: 1 / s}, "The second number is a share of `peak`, at most 1: operations a second over `peak`."),
 })
+
+
+@roofline.mistake("rate-for-share", "The second number is a share of `peak`, at most 1: operations a second over `peak`.")
+def _(flops, moved, peak, bandwidth):
+    seconds, _ = _roof(flops, moved, peak, bandwidth)
+    return seconds, flops / seconds
+
+
+@roofline.mistake("share-upside-down", "Your share is above 1: it is the least time over that of the arithmetic alone. The share of `peak` is the other way round.")
+def _(flops, moved, peak, bandwidth):
+    seconds, _ = _roof(flops, moved, peak, bandwidth)
+    return seconds, seconds / (flops / peak)
 
 
 @roofline.mistake("share-of-bandwidth", "Your share is that of the bandwidth. Asked is the share of `peak`, the arithmetic.")
