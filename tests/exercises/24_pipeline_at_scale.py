@@ -517,7 +517,7 @@ def _kl_cases(rng: torch.Generator) -> Iterator[Case]:
     both = {"replaced": 1, "error": 2}
     yield case("3 predictions over 5 tokens, 4 errors of 2 dimensions", 3, 5, 4, 2).with_gradient(**both)
     yield case("6 predictions over 3 tokens, 2 errors, float32", 6, 3, 2, 7, torch.float32).with_gradient(**both)
-    yield case("undisturbed logits ask for a gradient, too", 4, 6, 3, 2).with_gradient(replaced=1)
+    yield case("undisturbed logits ask for a gradient, too", 4, 6, 3, 2).with_gradient(clean=0, replaced=1)
     yield case("one prediction, one error", 1, 2, 1, 1).of("extreme").with_gradient(**both)
 
 
@@ -568,6 +568,19 @@ def _(clean, replaced, error):
     p, q = clean.detach().log_softmax(-1), replaced.log_softmax(-1)
     kl, square = (p.exp() * (p - q)).sum(-1).mean(), error.square().sum(-1).mean()
     return kl / kl + square / square
+
+
+@kl_and_error.mistake("clean-not-detached", "A gradient reaches `clean`: the undisturbed model would be asked to come to meet the disturbed one.")
+def _(clean, replaced, error):
+    p, q = clean.log_softmax(-1), replaced.log_softmax(-1)
+    kl, square = (p.exp() * (p - q)).sum(-1).mean(), error.square().sum(-1).mean()
+    return kl / kl.detach() + square / square.detach()
+
+
+@kl_and_error.mistake("cross-entropy-for-kl", "You took the cross-entropy. Its gradient is that of the KL divergence, but its value is larger by the entropy of `clean`: divided by it, the predictions count too little.")
+def _(clean, replaced, error):
+    cross, square = F.cross_entropy(replaced, clean.detach().softmax(-1)), error.square().sum(-1).mean()
+    return cross / cross.detach() + square / square.detach()
 
 
 @kl_and_error.mistake("logits-for-probabilities", "You compared the logits themselves. The same constant on all logits of a prediction changes nothing about it: take the log softmax.")
