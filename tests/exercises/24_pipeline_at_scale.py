@@ -649,7 +649,7 @@ fold_adapter = Exercise(
 def _folded(params, A, shift, *, enc="right", W_dec=None, b_dec=None, share=False):
     new = params["b_dec"] @ A + shift if b_dec is None else b_dec(params, A, shift)
     delta = (new - params["b_dec"]) @ params["W_enc"]
-    b_enc = {"right": params["b_enc"] + delta, "old": params["b_enc"].clone(), "minus": params["b_enc"] - delta}[enc]
+    b_enc = {"right": params["b_enc"] + delta, "old": params["b_enc"].clone(), "minus": params["b_enc"] - delta, "whole": params["b_enc"] + new @ params["W_enc"]}[enc]
     return {"W_enc": params["W_enc"] if share else params["W_enc"].clone(), "b_enc": b_enc,
             "W_dec": params["W_dec"] @ A if W_dec is None else W_dec(params, A), "b_dec": new}
 
@@ -657,6 +657,7 @@ def _folded(params, A, shift, *, enc="right", W_dec=None, b_dec=None, share=Fals
 wrong_ways(fold_adapter, _folded, {
     "encoder-bias-forgotten": ({"enc": "old"}, "b_enc is as it was. But another b_dec is taken from x now, so other latents win: make up for the difference."),
     "encoder-bias-minus": ({"enc": "minus"}, "The correction of b_enc has the wrong sign: more is taken from x than before, so more has to be added."),
+    "whole-bias-for-the-change": ({"enc": "whole"}, "You made up for all of the new b_dec. The old one was taken from x before, too: only the change counts."),
     "bias-not-adapted": ({"b_dec": lambda params, A, shift: params["b_dec"] + shift}, "The adapter multiplies b_dec, too: it works on the whole of x_hat."),
     "shift-forgotten": ({"b_dec": lambda params, A, shift: params["b_dec"] @ A}, "What the adapter adds is missing in b_dec."),
     "matrix-transposed": ({"W_dec": lambda params, A: params["W_dec"] @ A.T, "b_dec": lambda params, A, shift: params["b_dec"] @ A.T + shift},
@@ -745,10 +746,16 @@ wrong_ways(skip_transcoder, _coded, {
     "negative-latents": ({"relu": False}, "Latents below 0 write into your result. When fewer than k are above 0, the others are 0."),
     "skip-after-relu": ({"source": lambda x: x.relu()}, "The skip path reads x itself; yours loses everything below 0."),
     "largest-by-size": ({"largest": _by_size}, "You took the largest by absolute value. A latent far below 0 is not on: it takes the place of one that is."),
-    "no-bias": ({"bias": False}, "b_dec is missing."),
+    "no-bias": ({"bias": False}, "`b_dec` is missing: the MLP writes something also where no latent fires."),
     "every-latent": ({"largest": lambda pre, k: (pre, torch.arange(pre.shape[-1]).expand(pre.shape))}, "All latents above 0 write, however many. Only the k largest may."),
     "no-gradient-through-the-skip": ({"source": lambda x: x.detach()}, "The numbers are right, but no gradient goes through the skip path: attribution would be blind to it."),
 })
+
+
+@skip_transcoder.mistake("bias-taken-from-x", "You took b_dec from x, as an SAE does. A transcoder reads one space and writes to another: nothing is taken from what it reads.")
+def _(params, x, k):
+    values, places = ((x - params["b_dec"]) @ params["W_enc"] + params["b_enc"]).topk(k, dim=-1)
+    return torch.einsum("nk,nkd->nd", values.relu(), params["W_dec"][places]) + x @ params["W_skip"] + params["b_dec"]
 
 
 @skip_transcoder.mistake("topk-over-rows", "You chose the k largest along the wrong axis: over the rows of x, not over the latents of each row.")
