@@ -75,7 +75,12 @@ def _(names):
 
 @natural_order.mistake("ties-as-they-came", "'s1' and 's01' are equal as numbers, and you leave them as they came. Then the order depends on the disk: give ties an order, too.")
 def _(names):
-    return sorted(names[::-1], key=_pieces)
+    return sorted(names, key=_pieces)
+
+
+@natural_order.mistake("digits-joined", "You read all digits of a name as one number: 'layer2/part10' becomes 210. Every run of digits is a number of its own.")
+def _(names):
+    return sorted(names, key=lambda name: int("0" + re.sub(r"[^0-9]", "", name)))
 
 
 @natural_order.mistake("backwards", "Your list runs from the last shard to the first.")
@@ -173,7 +178,12 @@ def _deal(shards, orders, *, bounds=None, inverse=False, unordered=False, revers
 
 @deal_shards.mistake("shuffled-within-shards", "Each new shard holds the rows of one old shard. Mixed within themselves they still come from the same documents: take a part of every old shard.")
 def _(shards, orders):
-    return [rows[torch.argsort(torch.arange(len(rows)) * 7919 % (len(rows) + 1))] for rows in shards]
+    return [rows[order] for rows, order in zip(shards, orders)]
+
+
+@deal_shards.mistake("cut-at-other-places", "`orders[j]` does not fit your new shards: the rows are not shared out as the specification says. Cut at `j * m // n`: `tensor_split`, or parts of `m // n` rows, cut elsewhere.")
+def _(shards, orders):
+    return [torch.cat([rows.tensor_split(len(shards))[j] for rows in shards])[order] for j, order in enumerate(orders)]
 
 
 @deal_shards.mistake("remainder-lost", "Rows are missing: you cut every shard into parts of `len // n` rows, and what is left over goes nowhere.")
@@ -287,6 +297,7 @@ wrong_ways(merge_idle, _merged, {
     "last-process-only": ({"own": -1}, "You look at the last process alone. A latent that fires on another one would be called dead."),
     "fired-everywhere": ({"need": lambda fired: fired.all(0)}, "You ask that a latent fires on all processes. One is enough: it is the same latent."),
     "one-process-tokens": ({"added": lambda tokens: tokens[0]}, "You add the tokens of one process. All of them went by without this latent."),
+    "steps-for-tokens": ({"added": lambda tokens: 1}, "You add 1 for a step. The count is in tokens: all that went by in this step, on all processes."),
     "mean-tokens": ({"added": lambda tokens: tokens.sum() // len(tokens)}, "You add the mean number of tokens. With more processes a latent would then be called dead later."),
     "firing-counts-as-idle": ({"zero": False}, "A latent that fired in this step has 0 tokens behind it; yours begins with the tokens of the step it fired in."),
 })
@@ -429,22 +440,30 @@ roofline = Exercise(
 )
 
 
-def _roof(flops, moved, peak, bandwidth, *, join=max, check=True, share=None):
+def _roof(flops, moved, peak, bandwidth, *, join=max, check=True):
     if check and min(flops, moved, peak, bandwidth) <= 0:
         raise ValueError("above 0")
-    try:
-        seconds = join(flops / peak, moved / bandwidth)
-        return seconds, (share or (lambda s: flops / peak / s))(seconds)
-    except ZeroDivisionError:
-        return float("inf"), 0.0
+    seconds = join(flops / peak, moved / bandwidth)
+    return seconds, flops / peak / seconds
 
 
 wrong_ways(roofline, _roof, {
     "times-added": ({"join": lambda a, b: a + b}, "You added the two times. Arithmetic and traffic happen at the same time: the longer one decides."),
     "shorter-time": ({"join": min}, "You took the shorter of the two times. Nothing is done before both are."),
     "unchecked": ({"check": False}, "Impossible numbers, such as no bandwidth, must be refused with a ValueError."),
-    "rate-for-share": ({"share": lambda s: 1 / s}, "The second number is a share of `peak`, at most 1: operations a second over `peak`."),
 })
+
+
+@roofline.mistake("rate-for-share", "The second number is a share of `peak`, at most 1: operations a second over `peak`.")
+def _(flops, moved, peak, bandwidth):
+    seconds, _ = _roof(flops, moved, peak, bandwidth)
+    return seconds, flops / seconds
+
+
+@roofline.mistake("share-upside-down", "Your share is above 1: it is the least time over that of the arithmetic alone. The share of `peak` is the other way round.")
+def _(flops, moved, peak, bandwidth):
+    seconds, _ = _roof(flops, moved, peak, bandwidth)
+    return seconds, seconds / (flops / peak)
 
 
 @roofline.mistake("share-of-bandwidth", "Your share is that of the bandwidth. Asked is the share of `peak`, the arithmetic.")
@@ -498,7 +517,7 @@ def _kl_cases(rng: torch.Generator) -> Iterator[Case]:
     both = {"replaced": 1, "error": 2}
     yield case("3 predictions over 5 tokens, 4 errors of 2 dimensions", 3, 5, 4, 2).with_gradient(**both)
     yield case("6 predictions over 3 tokens, 2 errors, float32", 6, 3, 2, 7, torch.float32).with_gradient(**both)
-    yield case("undisturbed logits ask for a gradient, too", 4, 6, 3, 2).with_gradient(replaced=1)
+    yield case("undisturbed logits ask for a gradient, too", 4, 6, 3, 2).with_gradient(clean=0, replaced=1)
     yield case("one prediction, one error", 1, 2, 1, 1).of("extreme").with_gradient(**both)
 
 
@@ -549,6 +568,19 @@ def _(clean, replaced, error):
     p, q = clean.detach().log_softmax(-1), replaced.log_softmax(-1)
     kl, square = (p.exp() * (p - q)).sum(-1).mean(), error.square().sum(-1).mean()
     return kl / kl + square / square
+
+
+@kl_and_error.mistake("clean-not-detached", "A gradient reaches `clean`: the undisturbed model would be asked to come to meet the disturbed one.")
+def _(clean, replaced, error):
+    p, q = clean.log_softmax(-1), replaced.log_softmax(-1)
+    kl, square = (p.exp() * (p - q)).sum(-1).mean(), error.square().sum(-1).mean()
+    return kl / kl.detach() + square / square.detach()
+
+
+@kl_and_error.mistake("cross-entropy-for-kl", "You took the cross-entropy. Its gradient is that of the KL divergence, but its value is larger by the entropy of `clean`: divided by it, the predictions count too little.")
+def _(clean, replaced, error):
+    cross, square = F.cross_entropy(replaced, clean.detach().softmax(-1)), error.square().sum(-1).mean()
+    return cross / cross.detach() + square / square.detach()
 
 
 @kl_and_error.mistake("logits-for-probabilities", "You compared the logits themselves. The same constant on all logits of a prediction changes nothing about it: take the log softmax.")
@@ -617,7 +649,7 @@ fold_adapter = Exercise(
 def _folded(params, A, shift, *, enc="right", W_dec=None, b_dec=None, share=False):
     new = params["b_dec"] @ A + shift if b_dec is None else b_dec(params, A, shift)
     delta = (new - params["b_dec"]) @ params["W_enc"]
-    b_enc = {"right": params["b_enc"] + delta, "old": params["b_enc"].clone(), "minus": params["b_enc"] - delta}[enc]
+    b_enc = {"right": params["b_enc"] + delta, "old": params["b_enc"].clone(), "minus": params["b_enc"] - delta, "whole": params["b_enc"] + new @ params["W_enc"]}[enc]
     return {"W_enc": params["W_enc"] if share else params["W_enc"].clone(), "b_enc": b_enc,
             "W_dec": params["W_dec"] @ A if W_dec is None else W_dec(params, A), "b_dec": new}
 
@@ -625,6 +657,7 @@ def _folded(params, A, shift, *, enc="right", W_dec=None, b_dec=None, share=Fals
 wrong_ways(fold_adapter, _folded, {
     "encoder-bias-forgotten": ({"enc": "old"}, "b_enc is as it was. But another b_dec is taken from x now, so other latents win: make up for the difference."),
     "encoder-bias-minus": ({"enc": "minus"}, "The correction of b_enc has the wrong sign: more is taken from x than before, so more has to be added."),
+    "whole-bias-for-the-change": ({"enc": "whole"}, "You made up for all of the new b_dec. The old one was taken from x before, too: only the change counts."),
     "bias-not-adapted": ({"b_dec": lambda params, A, shift: params["b_dec"] + shift}, "The adapter multiplies b_dec, too: it works on the whole of x_hat."),
     "shift-forgotten": ({"b_dec": lambda params, A, shift: params["b_dec"] @ A}, "What the adapter adds is missing in b_dec."),
     "matrix-transposed": ({"W_dec": lambda params, A: params["W_dec"] @ A.T, "b_dec": lambda params, A, shift: params["b_dec"] @ A.T + shift},
@@ -717,6 +750,12 @@ wrong_ways(skip_transcoder, _coded, {
     "every-latent": ({"largest": lambda pre, k: (pre, torch.arange(pre.shape[-1]).expand(pre.shape))}, "All latents above 0 write, however many. Only the k largest may."),
     "no-gradient-through-the-skip": ({"source": lambda x: x.detach()}, "The numbers are right, but no gradient goes through the skip path: attribution would be blind to it."),
 })
+
+
+@skip_transcoder.mistake("bias-taken-from-x", "You took b_dec from x, as an SAE does. A transcoder reads one space and writes to another: nothing is taken from what it reads.")
+def _(params, x, k):
+    values, places = ((x - params["b_dec"]) @ params["W_enc"] + params["b_enc"]).topk(k, dim=-1)
+    return torch.einsum("nk,nkd->nd", values.relu(), params["W_dec"][places]) + x @ params["W_skip"] + params["b_dec"]
 
 
 @skip_transcoder.mistake("topk-over-rows", "You chose the k largest along the wrong axis: over the rows of x, not over the latents of each row.")
