@@ -521,6 +521,8 @@ def _precision_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("all traffic is harmful", 0.4, 0.3, 1.0).of("extreme")
     yield Case("no traffic is harmful", 0.4, 0.3, 0.0).of("extreme")
     yield Case("no alarm ever", 0.0, 0.0, 0.1).of("errors")
+    yield Case("harm never comes, and nothing else rings", 0.4, 0.0, 0.0).of("errors")
+    yield Case("all of it is harm, and none is found", 0.0, 0.4, 1.0).of("errors")
 
 
 precision_at_base_rate = Exercise(
