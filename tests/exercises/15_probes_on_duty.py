@@ -305,10 +305,10 @@ threshold_for_budget = Exercise(
     cases=_threshold_cases,
     scaled=("scores",),
     hints=(
-        "Line the scores up, the largest first. If two may raise an alarm, where in the line does the threshold stand, given that an "
-        "alarm must be strictly above it?",
-        "For 20 scores and a budget of 0.15, print `budget * len(scores)`. Three alarms: the places 0, 1 and 2 of the sorted scores. Which "
-        "place is the threshold itself?",
+        "Sort the page's eight scores, the largest first. At which place, counted from 0, does the 0.5 stand? And what has that place "
+        "to do with the two alarms that are allowed?",
+        "For 20 scores and a budget of 0.15, print `budget * len(scores)`. And for 37 scores and 0.1? An alarm too many breaks the promise: "
+        "which way must that number be rounded?",
         "`math.floor(budget * n + 1e-9)` is the number of alarms allowed, and the score at that place of the descending line is the lowest "
         "threshold that keeps to it. What do equal scores change?",
     ),
@@ -521,6 +521,8 @@ def _precision_cases(rng: torch.Generator) -> Iterator[Case]:
     yield Case("all traffic is harmful", 0.4, 0.3, 1.0).of("extreme")
     yield Case("no traffic is harmful", 0.4, 0.3, 0.0).of("extreme")
     yield Case("no alarm ever", 0.0, 0.0, 0.1).of("errors")
+    yield Case("harm never comes, and nothing else rings", 0.4, 0.0, 0.0).of("errors")
+    yield Case("all of it is harm, and none is found", 0.0, 0.4, 1.0).of("errors")
 
 
 precision_at_base_rate = Exercise(
