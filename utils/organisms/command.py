@@ -47,6 +47,8 @@ def organism_command(action: str, what: str | None, *, folder: Path, name: str |
 def _plant(spec: OrganismSpec, path: Path, model_name: str | None, *, measure: bool) -> None:
     from utils.models import load_model
 
+    if path.exists():
+        raise OrganismError(f"{path} is there already, and is kept: give the new one another name with --name, or another --folder.")
     model = load_model(model_name, verbose=False) if model_name else load_model(verbose=False)
     digest = plant(model, spec, path)
     index = path.parent / INDEX

@@ -1,6 +1,6 @@
 """The four SAEs that ship beside the course's first: made by the pipeline, measured as that one was.
 
-    python -m utils.pipeline.suite            text, capture, training, cards; resumable, about an hour on one core
+    python -m utils.pipeline.suite            text, capture, training, cards; resumable, half an hour to an hour on one core
 """
 
 from __future__ import annotations

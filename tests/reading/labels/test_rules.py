@@ -8,7 +8,7 @@ from utils.reading.features import FeatureError
 from utils.reading.labels.examples import detection_examples, fuzzing_examples
 from utils.reading.labels.label import Scored, labels_saying, read_labels, save_labels
 from utils.reading.labels.language import CLASSES, Lexicon, RuleError, parse, quoted, run
-from utils.reading.labels.output import output_scores, promoted
+from utils.reading.labels.output import promoted
 from utils.reading.labels.people import rules_in_notes
 from utils.reading.labels.places import places
 from utils.reading.labels.scoring import NEAR, RANDOM, calls_of, near_silence, scored, shuffled
@@ -155,12 +155,10 @@ def test_examples_are_half_firings_and_of_the_kind_that_was_asked_for():
         detection_examples(where, 4, NEIGHBOURS)
 
 
-def test_output_scores_by_hand():
+def test_promoted_by_hand():
     plain = torch.tensor([0.5, 0.3, 0.2])
     pushed = torch.tensor([[0.1, 0.8, 0.1], [0.4, 0.3, 0.3], [0.6, 0.2, 0.2]])
     assert promoted(plain, pushed, 1)[:, 0].tolist() == [1, 2, 0]
-    scores = output_scores(plain, pushed, [torch.tensor([1]), torch.tensor([0]), torch.tensor([], dtype=torch.long)])
-    assert scores[:2].tolist() == [1.0, 0.5] and scores[2].isnan()
 
 
 # --- the file that ships ----------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What a latent promotes, measured: its decoder row is added at the last token of a prompt, and the next word's probabilities are read.
 
-The words that gain most are the latent's *output label* (Gur-Arieh and others 2025, arXiv:2501.08319, call it output-centric). Its score
-asks of prompts that the label was not made on: are these words raised more by this latent than by another one? Chance is .5.
+The words that gain most are the latent's *output label* (Gur-Arieh and others 2025, arXiv:2501.08319, call it output-centric). Chapter 32
+scores it on prompts that it was not made on.
 """
 
 from __future__ import annotations
@@ -63,14 +63,3 @@ def promoted(plain: Float[Tensor, " n_words"], pushed: Float[Tensor, "n_latents 
     """The words that make up most of the change: p_after * log(p_after / p_before), largest first. Rare words that stay rare do not count."""
     gain = pushed * (pushed.clamp_min(1e-12) / plain.clamp_min(1e-12)).log()
     return gain.topk(n, dim=1).indices
-
-
-def output_scores(plain: Float[Tensor, " n_words"], pushed: Float[Tensor, "n_latents n_words"], labels: Sequence[Int[Tensor, " m"]]) -> Float[Tensor, " n_latents"]:
-    """For each latent, the share of the other latents that raise its label's words less than it does itself; one half for a tie, nan without words."""
-    scores = torch.full((len(pushed),), float("nan"))
-    for i, label in enumerate(labels):
-        if len(label):
-            raised = pushed[:, label].sum(1)
-            others = torch.cat([raised[:i], raised[i + 1 :]])
-            scores[i] = ((others < raised[i]).float() + 0.5 * (others == raised[i]).float()).mean()
-    return scores
